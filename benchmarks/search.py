@@ -9,7 +9,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from benchmarks import ratios
 from benchmarks.loader import blocks
@@ -81,7 +82,7 @@ def rows(share: float) -> Iterator[Row]:
 def _published_table(rows: int, dimension: int) -> Iterator[tuple[FeatureStore, Pin]]:
     with tempfile.TemporaryDirectory(prefix="mm-search-") as folder:
         features = FeatureStore(Catalog(Store(folder)))
-        yield features, _publish(features.catalog, rows, dimension)
+        yield features, publish_table(features.catalog, blocks(rows, dimension), dimension)
 
 
 def _recall(features: FeatureStore, pin: Pin) -> Any:
@@ -145,14 +146,13 @@ def _time_queries(
         return np.concatenate(list(pool.map(client, queries)))
 
 
-def _publish(catalog: Catalog, rows: int, dimension: int) -> Pin:
+def publish_table(catalog: Catalog, batches: Iterable[pa.Table], dimension: int) -> Pin:
+    """Publish feature rows as the cell ``bench@v1|text``, without the stages before."""
     source = {"name": "x", "modality": "text", "uri": "/x/*.txt"}
     catalog.registry.register(
         parse_spec(json.dumps({"name": "bench", "version": "v1", "sources": [source]}), "benchmark")
     )
-    candidate = catalog.features.write_candidate(
-        _TABLE, feature_contract(dimension, []), blocks(rows, dimension)
-    )
+    candidate = catalog.features.write_candidate(_TABLE, feature_contract(dimension, []), batches)
     table = PinnedTable(
         embedder="random", settings={}, fingerprint="0", weights_hash="0", preprocessing={}, primary=True,
         table=_TABLE, lance_version=candidate.lance_version, tag="pin-1", rows=candidate.rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from multiprocessing.util import Finalize
@@ -153,6 +153,33 @@ def save(statement: str, path: Path, **streams: pa.RecordBatchReader | pa.Table)
 def parquet_table(path: Path) -> str:
     """Return a Parquet file as a table expression of SQL."""
     return f"read_parquet({literal(str(path))})"
+
+
+def save_database(path: Path, tables: Mapping[str, pa.RecordBatchReader | pa.Table]) -> None:
+    """Write streams as the tables of a new DuckDB file, which appears once it is complete.
+
+    Args:
+        tables: name -> rows; a vector becomes an array, such as FLOAT[384].
+
+    Raises:
+        UserError: where the file exists or cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with duckdb.connect(str(part), config={"threads": 2, "memory_limit": memory_limit()}) as connection:
+            for name, stream in tables.items():
+                connection.register("stream", stream)
+                connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM stream')
+                connection.unregister("stream")
+        # Unlike a rename, this fails where the file exists.
+        os.link(part, path)
+    except FileExistsError:
+        raise UserError(f"{path} exists; name another file, or remove it") from None
+    except (duckdb.IOException, OSError) as error:
+        raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
+    finally:
+        part.unlink(missing_ok=True)
+        part.with_name(f"{part.name}.wal").unlink(missing_ok=True)
 
 
 def number_rows(read: CellReader) -> CellReader:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mm_embed_kernels.errors import SampleError, UserError
     from mm_resources.exports.export import export
     from mm_resources.features.removed_rows import RemovedRows
+    from mm_resources.features.table_metadata import register_embedding_function
     from mm_resources.registry.pins import Pin, PinnedTable
     from mm_resources.retrieval.feature_reader import FeatureReader
     from mm_resources.retrieval.feature_store import FeatureStore
@@ -36,6 +37,7 @@ _MODULES = {
     "UserError": "mm_embed_kernels.errors",
     "RemovedRows": "mm_resources.features.removed_rows",
     "DamagedFiles": "mm_resources.storage.file_hashes",
+    "register_embedding_function": "mm_resources.features.table_metadata",
 }
 __all__ = [
     "DamagedFiles",
@@ -50,6 +52,7 @@ __all__ = [
     "UserError",
     "__version__",
     "export",
+    "register_embedding_function",
 ]
 
 

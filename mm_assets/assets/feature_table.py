@@ -22,6 +22,7 @@ from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.sql import append_columns, number_rows
 from mm_resources.compute.cache import CachedVectors
 from mm_resources.features.bases import bases_of, free_table_name
+from mm_resources.features.table_metadata import metadata_of
 from mm_resources.features.versions import VersionWriter
 from mm_resources.lineages.differences import COMPUTED_AT, Numbers, take_numbered
 
@@ -78,7 +79,7 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     """Write and index one embedder's candidate; return its row of the stage."""
     registry, features = run.catalog.registry, run.catalog.features
     rows = _CellRows(run, embedder, open_vectors(run, embedder))
-    candidate = VersionWriter(features, run.context.log.info).write(
+    candidate = VersionWriter(features, run.context.log.info, metadata=metadata_of(embedder)).write(
         free_table_name(registry, features, run.cell, embedder.name),
         feature_contract(embedder.dimension, run.spec.user_fields),
         rows,

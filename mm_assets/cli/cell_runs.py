@@ -148,9 +148,9 @@ class _Bar:
 
         from mm_embed_kernels.contracts.pipeline import STAGES
 
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         columns = [
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),

@@ -103,8 +103,9 @@ def _console() -> Console:
     """Return a console as wide as the terminal; for a file or pipe, wide enough that few cells are folded."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=180)
+    # Names are shown as they are: without this, "embed:clap:MODEL" has a picture of hands in it.
+    console = Console(emoji=False)
+    return console if console.is_terminal else Console(width=180, emoji=False)
 
 
 def _cell(value: Any) -> str:

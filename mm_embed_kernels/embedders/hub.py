@@ -39,7 +39,12 @@ class HubEmbedder(Embedder):
         Raises:
             UserError: in one line, when it is unavailable or damaged.
         """
-        return model_folder(self.name, self.model)
+        return model_folder(self.name, self.source)
+
+    @property
+    def source(self) -> str:
+        """The model without settings that a kind writes behind it."""
+        return self.model
 
     @property
     def weights(self) -> tuple[Path, ...]:

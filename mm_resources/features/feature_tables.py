@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -145,7 +145,13 @@ class FeatureTables:
         uri = self.store.uri(FOLDER)
         return lancedb.connect(uri, storage_options=lance_options(uri))
 
-    def write_candidate(self, name: str, contract: Contract, batches: Iterable[pa.Table]) -> Candidate:
+    def write_candidate(
+        self,
+        name: str,
+        contract: Contract,
+        batches: Iterable[pa.Table],
+        metadata: Mapping[str, str] | None = None,
+    ) -> Candidate:
         """Write and index a whole candidate table; readers see it once a pin names it.
 
         `versions.write_version` writes what differs from a published version instead, where that is less.
@@ -153,6 +159,7 @@ class FeatureTables:
         Args:
             name: name of the table, see `table_name`.
             contract: contract of the rows, which are cast to it.
+            metadata: of the table's schema, see `table_metadata`.
 
         Raises:
             Fenced: when another run writes the same candidate.
@@ -170,13 +177,11 @@ class FeatureTables:
                 texts += pc.count(cast["text"]).as_py()
                 yield cast
 
-        version = lance_datasets.overwrite(
-            uri,
-            contract.bare,
-            lance_datasets.batches_of(counted_batches()),
-            read_version,
-            f"candidate {name}",
+        fragments = lance_datasets.write_fragments(
+            uri, contract.bare, lance_datasets.batches_of(counted_batches())
         )
+        schema = contract.bare.with_metadata(dict(metadata)) if metadata else contract.bare
+        version = lance_datasets.commit(uri, schema, fragments, read_version, f"candidate {name}")
         index = vector_indexes.index_for(digest.rows)
         if index != vector_indexes.EXACT or texts:
             table = self.database.open_table(name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,7 @@ from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.contracts.fields import TIME
 from mm_resources.features import vector_indexes
 from mm_resources.features.feature_tables import Candidate, FeatureTables, digest_of
+from mm_resources.features.table_metadata import stored_metadata
 from mm_resources.lineages import commits
 from mm_resources.lineages.bounds import BOUNDS, Bounds, reason_to_rewrite, tail_of
 from mm_resources.lineages.differences import COMPUTED_AT, Comparison, Difference, Numbers, compare
@@ -48,12 +49,14 @@ class VersionWriter:
         features: the feature tables of the store.
         log: takes a line on each decision.
         compared: columns that are compared beside those that are a row by themselves, such as `MAKER`.
+        metadata: of the schema of the tables; a base that lacks it gets it with the next rows.
     """
 
     features: FeatureTables
     log: Callable[[str], None] = lambda _line: None
     bounds: Bounds = BOUNDS
     compared: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def write(
         self, name: str, contract: Contract, rows: FeatureRows, bases: Iterable[PinnedTable]
@@ -76,7 +79,11 @@ class VersionWriter:
         return self._write_whole(name, contract, rows)
 
     def _write_whole(self, name: str, contract: Contract, rows: FeatureRows) -> Candidate:
-        return self.features.write_candidate(name, contract, rows.rows())
+        return self.features.write_candidate(name, contract, rows.rows(), self.metadata)
+
+    def _missing_metadata(self, base: lance.LanceDataset) -> dict[str, str]:
+        stored = stored_metadata(base.schema.metadata)
+        return {key: value for key, value in self.metadata.items() if stored.get(key) != value}
 
     def _sound_base(self, pinned: PinnedTable, contract: Contract) -> lance.LanceDataset | None:
         """Open a base; None where its columns differ, or a file of it is missing or damaged."""
@@ -177,7 +184,7 @@ class VersionWriter:
         version = commits.commit_change(
             uri,
             pinned.lance_version,
-            commits.Change(removed, updated, added),
+            commits.Change(removed, updated, added, self._missing_metadata(base)),
             f"candidate on top of version {pinned.lance_version}",
         )
         counted = int(self.features.dataset(pinned.table, version).count_rows())

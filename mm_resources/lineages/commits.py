@@ -38,11 +38,13 @@ class Change:
         removed: ids of the fragments that go, since all of their rows do, or have moved.
         updated: fragments with more deleted rows.
         added: new fragments.
+        metadata: of the schema, where it differs.
     """
 
     removed: list[int] = field(default_factory=list)
     updated: list[lance.FragmentMetadata] = field(default_factory=list)
     added: list[lance.FragmentMetadata] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -140,6 +142,8 @@ def commit_change(uri: str, base_version: int, change: Change, message: str, ind
         try:
             head = restore(uri, base_version, message)
             version = head if change.is_empty else update(uri, head, change, message)
+            if change.metadata:
+                version = describe(uri, version, change.metadata, message)
             return extend_indexes(uri, version) if indexed else version
         except Raced:
             time.sleep(random.uniform(0, _PAUSE_SECONDS * (1 + attempt)))
@@ -174,6 +178,15 @@ def update(uri: str, head: int, change: Change, message: str) -> int:
         removed_fragment_ids=change.removed, updated_fragments=change.updated, new_fragments=change.added
     )
     return _commit_next(uri, head, operation, message)
+
+
+def describe(uri: str, head: int, metadata: dict[str, str], message: str) -> int:
+    """Commit metadata of the schema, beside what it has."""
+    import lance
+
+    changes = lance.LanceOperation.UpdateMap(metadata, replace=False)
+    operation = lance.LanceOperation.UpdateConfig(schema_metadata_updates=changes)
+    return _commit_next(uri, head, operation, f"{message}: its metadata")
 
 
 def extend_indexes(uri: str, version: int) -> int:

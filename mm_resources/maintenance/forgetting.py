@@ -5,7 +5,7 @@ each table and in every tagged version: these are written again without the rows
 move to the new versions, the pins follow their tags, and then all superseded versions are removed. A tag
 marks the current version of a table while earlier ones are written on top of it, so a crash half-way loses
 nothing; the same command completes it. Stage and feature tables, whose versions share files, are written into
-new ones (`stage_replays`, `lineage_replays`); refs and pins follow the receipt.
+new ones (`stage_replays`, `lineage_replays`); refs and pins follow the receipt. Picks lose the samples.
 
 No other process may write to the store meanwhile. Readers go on: until all pins have moved, the versions that
 the old ones name stay; blobs are indexed in another pack before their own one is removed. A reader of a
@@ -68,6 +68,7 @@ def forget(catalog: Catalog, identifier: str) -> Receipt:
             continue
         for name in list(store.tables(part)):
             rewriter.rewrite(name)
+    _forget_picks(catalog, receipt)
     move_refs(catalog, receipt)
     move_pins(catalog, receipt)
     catalog.training_sets.forget(receipt.moved)
@@ -79,6 +80,14 @@ def forget(catalog: Catalog, identifier: str) -> Receipt:
     receipt.done_at = datetime.now(UTC).isoformat()
     catalog.receipts.write(receipt)
     return receipt
+
+
+def _forget_picks(catalog: Catalog, receipt: Receipt) -> None:
+    """Take the samples out of the picks."""
+    for name, lost in catalog.picks.forget(receipt.samples):
+        pick = name.removesuffix(".parquet")
+        receipt.rows[pick] = receipt.rows.get(pick, 0) + lost
+        catalog.receipts.write(receipt)
 
 
 def _begin(catalog: Catalog, identifier: str) -> Receipt:

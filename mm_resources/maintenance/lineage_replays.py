@@ -20,6 +20,7 @@ from mm_embed_kernels.contracts.fields import TIME
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.features.feature_tables import Candidate
+from mm_resources.features.table_metadata import stored_metadata
 from mm_resources.features.table_paths import FOLDER, table_at, table_path
 from mm_resources.features.versions import MAKER, VersionWriter
 from mm_resources.lineages.differences import COMPUTED_AT, Numbers, take_numbered
@@ -77,7 +78,7 @@ def _replay(catalog: Catalog, receipt: Receipt, pinned: PinnedVersions, table: s
         condition = row_condition(receipt, name, dataset.schema.names)
         rows = _RemainingRows(dataset, f"NOT coalesce({condition}, false)" if condition else None)
         # The row of a version is that of its maker, too, so that repaired rows replace wrong ones here again.
-        writer = VersionWriter(features, compared=MAKER)
+        writer = VersionWriter(features, compared=MAKER, metadata=stored_metadata(dataset.schema.metadata))
         contract = Contract("feature_table", dataset.schema.remove_metadata(), "feature_id", ("feature_id",))
         candidate = writer.write(
             _new_name(catalog, pinned, receipt, moved, table), contract, rows, [before] if before else []

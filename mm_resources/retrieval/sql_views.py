@@ -1,4 +1,8 @@
-"""SQL over published features: ``features('DATASET@VERSION', 'MODALITY')`` in a query is a pinned table."""
+"""SQL over what is published: ``features('DATASET@VERSION', 'MODALITY')`` in a query is a pinned table.
+
+A stage is one, too, by the name of its asset: ``curated_samples('DATASET@VERSION', 'MODALITY')`` is the rows
+from which the pin was made.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,15 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 
 if TYPE_CHECKING:
     import lance
 
-_TABLE = re.compile(r"\bfeatures\s*\(\s*'([^']+)'\s*,\s*'([^']+)'\s*\)", re.IGNORECASE)
+_STAGES = STAGES[: STAGES.index("feature_table")]
+_TABLE = re.compile(rf"\b(features|{'|'.join(_STAGES)})\s*\(\s*'([^']+)'\s*,\s*'([^']+)'\s*\)", re.IGNORECASE)
 
 
 @contextmanager
@@ -31,9 +37,14 @@ def query_features(catalog: Catalog, statement: str) -> Iterator[pa.RecordBatchR
     tables: dict[str, lance.LanceDataset] = {}
 
     def table(match: re.Match[str]) -> str:
-        primary = catalog.registry.published_pin(match[1], match[2]).primary
-        name = f"features_{len(tables)}"
-        tables[name] = catalog.features.dataset(primary.table, primary.lance_version)
+        asset, pin = match[1].lower(), catalog.registry.published_pin(match[2], match[3])
+        name = f"{asset}_{len(tables)}"
+        if asset == "features":
+            tables[name] = catalog.features.dataset(pin.primary.table, pin.primary.lance_version)
+        elif asset in pin.stages:
+            tables[name] = catalog.tables.dataset(asset, pin.cell, pin.place(asset))
+        else:
+            raise UserError(f"{pin.dataset_version} {pin.modality} was published without {asset}")
         return name
 
     rewritten = _TABLE.sub(table, statement)

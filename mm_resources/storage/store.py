@@ -36,7 +36,7 @@ LARGE_BYTES = 8 << 20
 # Objects being written: large blobs until their hash is known, others until they are complete.
 INCOMING = "blobs/incoming"
 _TEMPORARY = "/.tmp-"
-_WRITTEN = ("blobs", "registry", "stages")
+_WRITTEN = ("blobs", "registry", "stages", "ledger/picks")
 # S3 takes 10,000 parts per object: with the larger parts an object of unknown size may have 320 GB.
 _PART_BYTES, _UNKNOWN_PART_BYTES, _PARTS = 8 << 20, 32 << 20, 9_000
 _REQUESTS = 16

@@ -91,6 +91,71 @@ def open_clip_model(folder: Path, seed: int = 0, **preprocess: Any) -> Path:
     return folder
 
 
+def siglip2_model(folder: Path, seed: int = 0) -> Path:
+    """A model of the structure that open_clip has for SigLIP2, with small networks and a tokenizer of a few words."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True)
+    config = open_clip.get_model_config("ViT-B-16-SigLIP2")
+    vision = {**config["vision_cfg"], "timm_model_name": "test_vit", "image_size": 160}
+    text = {**config["text_cfg"], "width": 64, "heads": 2, "layers": 1, "vocab_size": 5 + len(WORDS)}
+    text["hf_tokenizer_name"] = str(folder)
+    squash = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    whole = {**config, "embed_dim": 64, "vision_cfg": vision, "text_cfg": text}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": whole, "preprocess_cfg": {**squash, "size": [3, 160, 160]}})
+    )
+    word_tokenizer().save_pretrained(folder)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    return folder
+
+
+def word_tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *WORDS]
+    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>"
+    )
+
+
+def clap_model(folder: Path, seed: int = 0, **audio: Any) -> Path:
+    import torch
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    torch.manual_seed(seed)
+    shape = ClapConfig(
+        text_config={
+            "vocab_size": 5 + len(WORDS), "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 32, "max_position_embeddings": 40, "projection_dim": 32,
+        },
+        audio_config={
+            "patch_embeds_hidden_size": 16, "hidden_size": 128, "depths": [1, 1, 1, 1], "projection_dim": 32,
+            "num_attention_heads": [1, 1, 2, 2], **audio,
+        },
+        projection_dim=32,
+    )  # fmt: skip
+    ClapModel(shape).save_pretrained(folder)
+    ClapFeatureExtractor(truncation="fusion" if audio.get("enable_fusion") else "rand_trunc").save_pretrained(
+        folder
+    )
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def wav2vec2(folder: Path, seed: int = 0, pickled: bool = False) -> Path:
     import torch
     from safetensors.torch import save_file

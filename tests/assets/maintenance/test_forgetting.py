@@ -15,6 +15,7 @@ from mm_embed_kernels.identity import content_hash
 from mm_resources.maintenance import forgetting
 from mm_resources.maintenance.forgetting import forget
 from mm_resources.maintenance.table_rewrites import TableRewriter
+from mm_resources.retrieval.picks import PickRequest, pick
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 from tests.assets.conftest import Platform, platforms
@@ -110,6 +111,17 @@ def test_nothing_of_it_is_left_and_it_stays_out(
     assert any(".pack" in place for place in before)
     assert any(place.startswith("features/notes.v1.text.wordllama.lance at") for place in before)
     assert any(place.startswith("cache/segment-text") for place in before)
+    pin = features.published("notes@v1", "text")
+    for name, count in (("all", 99), ("one", 1)):
+        pick(
+            platform.catalog,
+            pin,
+            name,
+            PickRequest(count, "random", where=None if count > 1 else "label = 'boat'"),
+        )
+    picked = features.pick("notes@v1", "text", "all")
+    assert hit["sample_id"] in picked["sample_id"].to_pylist()
+    one = features.pick("notes@v1", "text", "one")
     cached = {
         name: (lance_datasets.open_dataset(platform.store.uri(name)) or pytest.fail(name)).count_rows()
         for name in platform.store.tables("cache")
@@ -137,6 +149,14 @@ def test_nothing_of_it_is_left_and_it_stays_out(
     assert [each["is_redacted"] for each in features.trace(by_text.digest)["sets"]] == [True]
     assert receipt.pins == ["notes@v1|text pin 1", "notes@v2|text pin 1"]
     assert receipt.blobs == 1, "stored once for both"
+
+    # A pick loses the sample; the others keep their ranks and reasons, and other picks their bytes.
+    left = features.pick("notes@v1", "text", "all")
+    gone = set(receipt.samples) & set(picked["sample_id"].to_pylist())
+    assert left.to_pylist() == [row for row in picked.to_pylist() if row["sample_id"] not in gone]
+    assert receipt.rows["ledger/picks/notes/v1/text/all"] == len(gone) >= 1
+    assert features.pick("notes@v1", "text", "one").equals(one)
+    assert not any(name.endswith("/one") for name in receipt.rows)
     assert forget(platform.catalog, digest).number == receipt.number, "a repetition returns the same receipt"
     vectors = [name for name in cached if name.startswith("cache/embed")]
     assert vectors

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from mm_embed_kernels.errors import UserError
+from mm_resources import register_embedding_function
 from mm_resources.ledger.pick_records import PickRecords
 from mm_resources.retrieval.picks import PickRequest, pick
+from mm_resources.retrieval.sql_views import query_features
 from tests.assets.conftest import Platform
 
 ANIMALS = ["cat", "dog", "heron", "horse", "mouse", "whale", "goat", "otter", "eagle", "trout"]
@@ -41,6 +43,8 @@ def write_spec(folder: Path, version: str, spoiled: tuple[int, ...] = ()) -> Pat
 def test_picks_are_recorded_and_chosen_and_rules_read_the_vectors_of_the_parent(
     platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import lancedb
+
     platform.register(write_spec(tmp_path / "few", "v1"))
     assert platform.backfill("few@v1")["text"].status == "published"
     features, catalog = platform.features, platform.features.catalog
@@ -78,6 +82,20 @@ def test_picks_are_recorded_and_chosen_and_rules_read_the_vectors_of_the_parent(
         features.training_set("few@v1", modality="text", split="pick:other")
     with pytest.raises(UserError, match="label"):
         pick(catalog, pin, "odd", PickRequest(3, per_label=True, quotas={"plants": 1}))
+
+    # The same cell from outside: its stages by SQL, and its table by LanceDB alone.
+    decided = features.decisions("few@v1", "text")["kept"].to_pylist()
+    statement = "SELECT count(*) AS n, count(*) FILTER (kept) AS kept FROM curated_samples('few@v1', 'text')"
+    with query_features(catalog, statement) as found_rows:
+        assert found_rows.read_all().to_pylist() == [{"n": len(decided), "kept": sum(decided)}]
+    register_embedding_function()
+    table = lancedb.connect(features.catalog.store.uri("features")).open_table("few.v1.text.wordllama")
+    table.checkout("published")
+    for words in ("a sleeping animal", "interest and bonds"):
+        ours = features.search(words, dataset_version="few@v1", modality="text", k=5)[
+            "feature_id"
+        ].to_pylist()
+        assert [hit["feature_id"] for hit in table.search(words).limit(5).to_list()] == ours
 
     spoiled = (4, 15)
     platform.register(write_spec(tmp_path / "few", "v2", spoiled))

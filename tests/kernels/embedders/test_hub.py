@@ -15,12 +15,18 @@ from mm_embed_kernels.embedders import Embedder, create, embedders, kind_of
 from mm_embed_kernels.embedders.base import slug_of
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import modalities
-from tests.kernels.checkpoints import open_clip_model, sentence_transformer, wav2vec2
+from tests.kernels.checkpoints import (
+    clap_model,
+    open_clip_model,
+    sentence_transformer,
+    siglip2_model,
+    wav2vec2,
+)
 from tests.kernels.media_samples import encode_image, picture
 from tests.kernels.sounds import encode_audio, noise
 from tests.kernels.videos import encode_video, pan, still
 
-KINDS = ["st", "open_clip", "open_clip_frames", "torchaudio"]
+KINDS = ["st", "open_clip", "open_clip_frames", "torchaudio", "clap"]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "open_clip": clip,
         "open_clip_frames": clip,
         "torchaudio": wav2vec2(root / "wav2vec2"),
+        "clap": clap_model(root / "clap-of-sounds"),
     }
 
 
@@ -127,6 +134,101 @@ def test_open_clip_sees_what_its_own_transform_shows(folders: dict[str, Path], t
         with torch.inference_mode():
             theirs = model.eval().encode_image(transform(picture())[None], normalize=True).numpy()
         assert float((embedder.embed(embedder.prepare(picture())[None]) @ theirs.T)[0, 0]) > 0.999, mode
+
+
+def test_words_find_sounds(tmp_path: Path) -> None:
+    """Words are taught to a checkpoint of random weights, and find their sounds; a batch changes no vector."""
+    import torch
+    from transformers import ClapModel
+
+    folder = clap_model(tmp_path / "clap")
+    seconds = np.linspace(0, 3, 3 * 48_000, endpoint=False, dtype=np.float32)
+    sounds = [
+        encode_audio(np.sin(2 * np.pi * 440 * seconds), rate=48_000),
+        encode_audio(noise(3.0, rate=48_000, seed=5), rate=48_000),
+        encode_audio(np.sign(np.sin(2 * np.pi * 3 * seconds)) * (seconds % 1 < 0.1), rate=48_000),
+    ]
+    words = ["the ship at sea", "coffee", "a dog"]
+    untaught: Any = create(f"clap:{folder}", threads=2)
+    waves = np.stack([untaught.decode(data, "seconds=0.000-3.000") for data in sounds])
+    vectors = untaught.embed(waves)
+    model = ClapModel.from_pretrained(folder).eval()
+    kept: list[Any] = []
+    hook = model.text_projection.linear2.register_forward_hook(lambda _m, given, _o: kept.append(given[0]))
+    tokens = untaught._tokenizer(words, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        hook.remove()
+        layer = model.text_projection.linear2
+        taught = torch.linalg.lstsq(kept[0], torch.from_numpy(vectors) - layer.bias).solution
+        layer.weight.copy_(taught.T)
+    model.save_pretrained(folder)
+
+    embedder = create(f"clap:{folder}", threads=2)
+    found = embedder.embed_text(words) @ embedder.embed(waves).T
+    assert found.argmax(axis=1).tolist() == [0, 1, 2]
+    np.testing.assert_allclose(np.diag(found), 1, atol=1e-3)
+    np.testing.assert_allclose(embedder.embed_text(words[2:]), embedder.embed_text(words)[2:], atol=1e-5)
+    silence = embedder.embed(np.zeros((1, 480_000), np.float32))
+    assert np.isfinite(silence).all()
+    long = embedder.embed_text([" ".join(["cat"] * 500)])
+    assert np.isfinite(long).all(), "cut to what the model reads"
+
+
+def test_clap_of_the_library_gives_the_same_vector_and_fusion_is_not_drawn(tmp_path: Path) -> None:
+    import torch
+    from transformers import ClapFeatureExtractor, ClapModel
+
+    folder = clap_model(tmp_path / "plain")
+    wave = np.asarray(noise(4.0, rate=48_000, seed=1), np.float32)[:, 0]
+    made = ClapFeatureExtractor.from_pretrained(folder)(wave, sampling_rate=48_000, return_tensors="pt")
+    with torch.inference_mode():
+        theirs = ClapModel.from_pretrained(folder).eval().get_audio_features(**made).pooler_output.numpy()
+    padded = np.zeros((1, 480_000), np.float32)
+    padded[0, : len(wave)] = wave
+    np.testing.assert_allclose(create(f"clap:{folder}").embed(padded), theirs, atol=1e-4)
+
+    fused = create(f"clap:{clap_model(tmp_path / 'fused', enable_fusion=True)}")
+    batch = np.repeat(padded, 3, axis=0)
+    np.testing.assert_allclose(fused.embed(batch), np.repeat(fused.embed(padded), 3, axis=0), atol=1e-4)
+    settings = tmp_path / "plain" / "preprocessor_config.json"
+    settings.write_text(settings.read_text().replace('"max_length_s": 10', '"max_length_s": 7'))
+    with pytest.raises(UserError, match="hears 7 seconds; windows have 10"):
+        _ = create(f"clap:{folder}").fingerprint
+
+
+def test_siglip2_of_open_clip(tmp_path: Path) -> None:
+    """Its structure as the pinned open_clip has it: another tower, tokenizer and preparation than CLIP's."""
+    import open_clip
+    import torch
+
+    folder = siglip2_model(tmp_path / "siglip2")
+    embedder: Any = create(f"open_clip:{folder}", threads=2)
+    assert (embedder.dimension, embedder.side) == (64, 160)
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    with torch.inference_mode():
+        picture_vector = model.eval().encode_image(transform(picture())[None], normalize=True).numpy()
+        words = model.encode_text(tokenizer(["a ship at sea"]), normalize=True).numpy()
+    assert float((embedder.embed(embedder.prepare(picture())[None]) @ picture_vector.T)[0, 0]) > 0.999
+    np.testing.assert_allclose(embedder.embed_text(["a ship at sea"]), words, atol=1e-5)
+
+
+def test_vectors_are_cut_to_their_first_values(folders: dict[str, Path]) -> None:
+    texts = ["the cat sat on the mat", "a ship at sea"]
+    whole, cut = made("st", folders), create(f"st:{folders['st']}#8")
+    first = whole.embed(texts)[:, :8]
+    expected = first / np.linalg.norm(first, axis=1, keepdims=True)
+    assert (cut.dimension, cut.name) == (8, f"st:{folders['st']}#8")
+    np.testing.assert_allclose(cut.embed(texts), expected, atol=1e-5)
+    query = whole.embed_text(["cat"])[:, :8]
+    np.testing.assert_allclose(cut.embed_text(["cat"]), query / np.linalg.norm(query), atol=1e-5)
+    assert cut.weights_hash == whole.weights_hash
+    assert len({each.fingerprint for each in (whole, cut, create(f"st:{folders['st']}#9"))}) == 3
+    assert (cut.space, whole.space.startswith("st-")) == (f"{whole.space}-8", True)
+    for wrong in ("0", "24", "100"):
+        with pytest.raises(UserError, match="have 24 values; #N keeps fewer"):
+            _ = create(f"st:{folders['st']}#{wrong}").fingerprint
 
 
 def test_queries_and_documents_have_their_prompts(folders: dict[str, Path]) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import duckdb
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
+from mm_resources.retrieval.sql_database import _named_tables, save_features
 from mm_resources.retrieval.sql_views import query_features
 from tests.resources.published import publish, register
 
@@ -66,3 +72,64 @@ def test_what_is_not_published_is_named(catalog: Catalog) -> None:
         pass
     with pytest.raises(UserError, match="v9"), query_features(catalog, "FROM features('d@v9', 'text')"):
         pass
+
+
+def test_a_stage_that_the_pin_does_not_name_is_an_error(catalog: Catalog) -> None:
+    with (
+        pytest.raises(UserError, match="d@v1 text was published without curated_samples"),
+        query_features(catalog, "FROM curated_samples('d@v1', 'text')"),
+    ):
+        pass
+
+
+def test_a_file_of_the_tables_is_opened_by_duckdb_alone(catalog: Catalog, tmp_path: Path) -> None:
+    file = tmp_path / "d.duckdb"
+    (described,) = save_features(catalog, ["d@v1"], file)
+    assert (described["table_name"], described["rows"]) == ("d_v1_text", 40)
+    script = (
+        "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True); "
+        "print(c.sql('select label, count(*) from d_v1_text group by 1 order by 1 nulls last').fetchall()); "
+        "print(c.sql('select table_name, rows, pin from published').fetchall()); "
+        "print(c.sql('select array_cosine_similarity(a.vector, b.vector)::int from d_v1_text a, d_v1_text b "
+        "where a.key = $$0$$ and b.key = $$8$$').fetchall())"
+    )
+    # Nothing of the project can be imported there.
+    shown = subprocess.run(
+        [sys.executable, "-I", "-c", script, str(file)],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert shown.stdout.splitlines() == [
+        "[('a', 17), ('b', 17), (None, 6)]",
+        "[('d_v1_text', 40, 1)]",
+        "[(1,)]",
+    ]
+    # No column of a feature row needs quotes.
+    with duckdb.connect(str(file), read_only=True) as connection:
+        names = [str(row[0]) for row in connection.sql("describe d_v1_text").fetchall()]
+        assert len(connection.sql(f"select {', '.join(names)} from d_v1_text").fetchall()) == 40
+    with pytest.raises(UserError, match="exists; name another file"):
+        save_features(catalog, [], file)
+    with pytest.raises(UserError, match="cannot be written"):
+        save_features(catalog, [], tmp_path / "no folder" / "d.duckdb")
+    assert [path.name for path in tmp_path.iterdir()] == ["d.duckdb"]
+
+
+def test_names_of_tables_need_no_quotes_and_differ() -> None:
+    pins = [
+        SimpleNamespace(
+            dataset=dataset,
+            version=version,
+            modality="text",
+            tables=[
+                SimpleNamespace(primary=True, embedder="e"),
+                SimpleNamespace(primary=False, embedder="st:/a b"),
+            ],
+        )
+        for dataset, version in (("a-b", "v1"), ("A", "b_v1"), ("2", "1.0"))
+    ]
+    assert list(_named_tables(pins)) == [  # type: ignore[arg-type]
+        "a_b_v1_text", "a_b_v1_text_st_a_b", "a_b_v1_text_2", "a_b_v1_text_st_a_b_2", "t_2_1_0_text", "t_2_1_0_text_st_a_b",
+    ]  # fmt: skip
