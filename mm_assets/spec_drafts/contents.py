@@ -13,7 +13,7 @@ from pathlib import Path
 from mm_assets.spec_drafts.archives import is_archive
 from mm_assets.spec_drafts.tables import ENDINGS
 from mm_embed_kernels.media.tracks import media_type
-from mm_embed_kernels.modalities import modality_of
+from mm_embed_kernels.modalities import modality_of, modality_of_name
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.objects.compressed_streams import uncompressed_name
 
@@ -39,6 +39,7 @@ WILL_FAIL = "matched by name, will fail: empty, or not what the name says"
 PROGRAMS = "for programs, not for readers"
 JSON = "JSON, of which lines are read: one object a line, in a file .jsonl"
 UNKNOWN = "no modality reads them"
+MISNAMED = "texts under a name of media, such as a web page that was saved as a picture"
 FEW = "two or fewer of their modality, among many of another"
 MORE = f"not looked at: more than {_MAX_FILES:,} files"
 
@@ -89,8 +90,12 @@ def scan_folder(folder: Path) -> Contents:
             archives.append(key)
         elif ending in _CHECKSUMS or (modality := _modality(folder / key)) is None:
             left[UNKNOWN].append(key)
+        elif ending in _FOR_PROGRAMS:
+            programs[modality].append(key)
+        elif modality == "text" and modality_of_name(key) not in (None, "text"):
+            left[MISNAMED].append(key)
         else:
-            (programs if ending in _FOR_PROGRAMS else media)[modality].append(key)
+            media[modality].append(key)
     if not (media or tables or archives):
         media, programs = programs, {}
     for key in (key for files in programs.values() for key in files):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 _VARIABLE = (
     (re.compile(r"\b[0-9a-f]{8,64}\b"), "ID"),
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?"), "TIME"),
-    (re.compile(r"\S*/(mine|exported)\b"), r"\1"),
+    (re.compile(r"\S*/(mine|exported|report\.html)\b"), r"\1"),
     (re.compile(r"\d[\d,]*(\.\d+)?(e-?\d+)?"), "N"),
     (re.compile(r"[\s─│├└]+"), " "),
 )
