@@ -18,6 +18,8 @@ from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.objects.compressed_streams import uncompressed_name
 
 _MAX_FILES = 20_000
+# How many times as many files make a few texts, or a few media, a stray.
+_MANY_BESIDE_TEXTS, _MANY = 20, 200
 # What systems, file managers and office programs strew, in lower case.
 _LITTER = (
     *("thumbs.db", "ehthumbs*.db", "desktop.ini", "icon\r", "~$*", "~lock.*", "*.tmp", "*.part"),
@@ -108,7 +110,8 @@ def scan_folder(folder: Path) -> Contents:
 def _few(media: dict[str, list[str]]) -> list[str]:
     """Return the modalities of two files or fewer among many of another, such as a README.
 
-    Those whose ending files of another modality have are none: a glob would match them all the same.
+    Texts that describe a folder are common, lone films and recordings rare: of these "many" means more. Those
+    whose ending files of another modality have are none: a glob would match them all the same.
     """
     total = sum(map(len, media.values()))
     endings = {name: {os.path.splitext(key)[1].lower() for key in files} for name, files in media.items()}
@@ -116,7 +119,7 @@ def _few(media: dict[str, list[str]]) -> list[str]:
         name
         for name, files in media.items()
         if len(files) <= 2
-        and len(files) * 20 <= total
+        and len(files) * (_MANY_BESIDE_TEXTS if name == "text" else _MANY) <= total
         and not any(endings[name] & endings[other] for other in media if other != name)
     ]
 
