@@ -92,12 +92,9 @@ def scan_folder(folder: Path) -> Contents:
             archives.append(key)
         elif ending in _CHECKSUMS or (modality := _modality(folder / key)) is None:
             left[UNKNOWN].append(key)
-        elif ending in _FOR_PROGRAMS:
-            programs[modality].append(key)
-        elif modality == "text" and modality_of_name(key) not in (None, "text"):
-            left[MISNAMED].append(key)
         else:
-            media[modality].append(key)
+            found = programs if ending in _FOR_PROGRAMS else media
+            (found[modality] if found is programs or _fits(key, modality) else left[MISNAMED]).append(key)
     if not (media or tables or archives):
         media, programs = programs, {}
     for key in (key for files in programs.values() for key in files):
@@ -171,6 +168,11 @@ def _litter_of(key: str) -> str:
             if fnmatchcase(part.lower(), pattern):
                 return pattern if "*" in pattern else part
     return ""
+
+
+def _fits(key: str, modality: str) -> bool:
+    """Return whether a file is no text under a name of media; containers of either kind fit any name of media."""
+    return modality != "text" or modality_of_name(key) in (None, "text")
 
 
 def _modality(path: Path) -> str | None:
