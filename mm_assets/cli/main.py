@@ -52,7 +52,7 @@ _WRITERS = ("export", "init", "report")
 _BACKFILLS = ("mm backfill", "mm redrive", "mm register", "mm try")
 
 app = typer.Typer(
-    help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for "
+    help="Turn raw texts, images, sounds, videos and documents into versioned, searchable, joinable features for "
     "training.",
     no_args_is_help=True,
     add_completion=False,

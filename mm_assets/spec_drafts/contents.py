@@ -171,7 +171,7 @@ def _litter_of(key: str) -> str:
 
 
 def _fits(key: str, modality: str) -> bool:
-    """Return whether a file is no text under a name of media; containers of either kind fit any name of media."""
+    """Return whether a file is no text under a name of media; media fit any name of media."""
     return modality != "text" or modality_of_name(key) in (None, "text")
 
 
