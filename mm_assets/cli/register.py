@@ -146,11 +146,11 @@ def _write_spec(folder: Path, spec: DatasetSpec) -> Path | None:
 
 
 def _as_json(spec: DatasetSpec, new: bool) -> dict[str, Any]:
-    found = {"dataset_version": spec.dataset_version, "new": new, "modalities": _named(spec)}
+    found = {"dataset_version": spec.dataset_version, "new": new, "modalities": _modalities_of(spec)}
     return {**found, "by_content": True} if _AUTO in spec.modalities else found
 
 
-def _named(spec: DatasetSpec) -> list[str]:
+def _modalities_of(spec: DatasetSpec) -> list[str]:
     """Return the modalities that the sources of a spec name."""
     return [modality for modality in spec.modalities if modality != _AUTO]
 
@@ -158,7 +158,7 @@ def _named(spec: DatasetSpec) -> list[str]:
 def _print_registration(spec: DatasetSpec, new: bool, written: Path | None = None) -> None:
     state = "registered" if new else "is already registered, with the same spec"
     by_content = ["what files contain (modality: auto)"] if _AUTO in spec.modalities else []
-    say(f"{spec.dataset_version} {state}: {', '.join([*_named(spec), *by_content])}")
+    say(f"{spec.dataset_version} {state}: {', '.join([*_modalities_of(spec), *by_content])}")
     if written:
         say(f"wrote {written}")
     if new:
