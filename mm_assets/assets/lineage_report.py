@@ -112,6 +112,7 @@ def lineage_report(run: CellRun) -> StageOutput:
             "cost": cost.price,
             "cost_per_1000_published": cost.per_1000_published or 0.0,
             "stored_bytes": cost.stored_bytes,
+            "failed_share": counted.failed / counted.discovered if counted.discovered else 0.0,
         },
     )
 

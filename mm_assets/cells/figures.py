@@ -34,14 +34,11 @@ def scalar_figures(meta: StageMeta, checks: Sequence[Check], effort: Effort) -> 
     Every stage has ``mm/rows``, ``mm/failed``, ``mm/failed_share`` (of the samples that failed or left it),
     ``mm/rows_computed``, ``mm/rows_reused`` and ``mm/seconds`` (wall time of this run). The rest are numbers
     of its summary (``mm/published``, ``mm/kept``, ``mm/bytes``), of its checks (``mm/recall``) and those that
-    the asset names (`StageOutput.figures`: ``mm/cost``).
+    the asset names (`StageOutput.figures`: ``mm/cost``), which count where both have a name: ``mm/failed`` of
+    ``lineage_report`` is that of all stages.
     """
-    found: dict[str, int | float] = {}
-    for check in checks:
-        found |= _numbers(check.figures)
-    found |= _numbers(meta.summary) | _numbers(meta.figures)
     left = meta.rows if meta.samples is None else meta.samples
-    return found | {
+    found: dict[str, int | float] = {
         PREFIX + "rows": meta.row_count,
         PREFIX + "failed": meta.failed,
         PREFIX + "failed_share": meta.failed / (meta.failed + left) if meta.failed else 0.0,
@@ -49,13 +46,17 @@ def scalar_figures(meta: StageMeta, checks: Sequence[Check], effort: Effort) -> 
         PREFIX + "rows_reused": sum(reused for _, reused in effort.work.values()),
         PREFIX + "seconds": round(effort.seconds, 3),
     }
+    for check in checks:
+        found |= _numbers(check.figures)
+    return found | _numbers(meta.summary) | _numbers(meta.figures)
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, int | float]:
+    # A name that tells a version (of drift against `birds@v1`) is another one for each version.
     return {
         figure_name(name): value
         for name, value in figures.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and not isinstance(value, bool) and "@" not in name
     }
 
 

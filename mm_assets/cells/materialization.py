@@ -154,19 +154,24 @@ def metadata_value(value: Any) -> Any:
 
 
 def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
-    """Return a table of failed samples by cause, with the next commands."""
-    chosen = f"{cell.dataset_version} --modality {cell.modality} --stage {asset} --class"
-    lines = []
+    """Return a table of failed samples by cause, with the next commands below it.
+
+    The commands stand once: Dagster folds a text of a thousand characters into a link.
+    """
+    chosen = f"{cell.dataset_version} --modality {cell.modality} --stage {asset} --class CAUSE"
+    lines = ["| cause | samples | what to do |", "|---|---|---|"]
     for cause, count in causes.items():
-        retry = f"`mm redrive {chosen} {cause}`" if may_be_redriven(asset, cause) else "change the spec"
         declared = lookup(cause)
         action = declared.action if declared else "not declared by this installation"
         action = action.replace("|", "\\|")
-        lines.append(
-            f"| {escape_markdown(cause)} | {count:,} | {action} | `mm failures {chosen} {cause}` | {retry} |"
-        )
-    head = ["| cause | samples | what to do | list | retry |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *lines])
+        lines.append(f"| {escape_markdown(cause)} | {count:,} | {action} |")
+    lines += ["", f"list: `mm failures {chosen}`"]
+    decided = [cause for cause in causes if not may_be_redriven(asset, cause)]
+    if len(decided) < len(causes):
+        lines += ["", f"try again: `mm redrive {chosen}`"]
+    if decided:
+        lines += ["", f"change the spec: {escape_markdown(', '.join(decided))}"]
+    return "\n".join(lines)
 
 
 def _next_command(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from mm_assets.cli.options import DatasetVersion, Modalities
 from mm_assets.cli.output import print_json, print_table, say
+from mm_embed_kernels.errors import UserError
 from mm_resources.costs.figures import format_amount, format_bytes, format_seconds
 
 # Samples below which starting decides the cost of a run, and how much larger a cell may be than its runs.
@@ -137,12 +139,23 @@ def _print_predictions(
 ) -> None:
     from mm_resources.costs.prediction import predict_cost
 
-    predictions = [predict_cost(catalog, cell, prices, samples, workers) for cell in cells]
+    predictions: list[Prediction] = []
+    unknown: dict[str, str] = {}
+    for cell in cells:
+        try:
+            predictions.append(predict_cost(catalog, cell, prices, samples, workers))
+        except UserError as error:  # Nothing was ever computed of such a cell: the others have costs.
+            unknown[cell.modality] = str(error)
+    if not predictions:
+        raise UserError("; ".join(unknown.values()))
     if json:
-        print_json({"prices": asdict(prices), "cells": [asdict(item) for item in predictions]})
+        cells_as_json = [asdict(item) for item in predictions]
+        print_json({"prices": asdict(prices), "cells": cells_as_json, "unknown": unknown})
         return
     for item in predictions:
         _print_prediction(item, prices)
+    for reason in unknown.values():
+        say(reason, file=sys.stderr)
 
 
 def _print_prediction(item: Prediction, prices: Prices) -> None:

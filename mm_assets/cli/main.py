@@ -54,8 +54,8 @@ _WRITERS = ("export", "init", "report")
 _BACKFILLS = ("mm backfill", "mm redrive", "mm register", "mm try")
 
 app = typer.Typer(
-    help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for "
-    "training.",
+    help="Turn raw texts, images, sounds, videos and documents into versioned, searchable, joinable features "
+    "for training.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -13,6 +13,9 @@ from mm_assets.cli.output import print_exactly, print_json, say
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
 
+# A source whose files are of any modality, by their content.
+_AUTO = "auto"
+
 if TYPE_CHECKING:
     from mm_embed_kernels.spec.dataset_spec import DatasetSpec
     from mm_resources.registry.registry import Registry
@@ -143,12 +146,19 @@ def _write_spec(folder: Path, spec: DatasetSpec) -> Path | None:
 
 
 def _as_json(spec: DatasetSpec, new: bool) -> dict[str, Any]:
-    return {"dataset_version": spec.dataset_version, "new": new, "modalities": spec.modalities}
+    found = {"dataset_version": spec.dataset_version, "new": new, "modalities": _modalities_of(spec)}
+    return {**found, "by_content": True} if _AUTO in spec.modalities else found
+
+
+def _modalities_of(spec: DatasetSpec) -> list[str]:
+    """Return the modalities that the sources of a spec name."""
+    return [modality for modality in spec.modalities if modality != _AUTO]
 
 
 def _print_registration(spec: DatasetSpec, new: bool, written: Path | None = None) -> None:
     state = "registered" if new else "is already registered, with the same spec"
-    say(f"{spec.dataset_version} {state}: {', '.join(spec.modalities)}")
+    by_content = ["what files contain (modality: auto)"] if _AUTO in spec.modalities else []
+    say(f"{spec.dataset_version} {state}: {', '.join([*_modalities_of(spec), *by_content])}")
     if written:
         say(f"wrote {written}")
     if new:

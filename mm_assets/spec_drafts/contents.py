@@ -13,11 +13,13 @@ from pathlib import Path
 from mm_assets.spec_drafts.archives import is_archive
 from mm_assets.spec_drafts.tables import ENDINGS
 from mm_embed_kernels.media.tracks import media_type
-from mm_embed_kernels.modalities import modality_of
+from mm_embed_kernels.modalities import modality_of, modality_of_name
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.objects.compressed_streams import uncompressed_name
 
 _MAX_FILES = 20_000
+# How many times as many files make a few texts, or a few media, a stray.
+_MANY_BESIDE_TEXTS, _MANY = 20, 200
 # What systems, file managers and office programs strew, in lower case.
 _LITTER = (
     *("thumbs.db", "ehthumbs*.db", "desktop.ini", "icon\r", "~$*", "~lock.*", "*.tmp", "*.part"),
@@ -39,6 +41,7 @@ WILL_FAIL = "matched by name, will fail: empty, or not what the name says"
 PROGRAMS = "for programs, not for readers"
 JSON = "JSON, of which lines are read: one object a line, in a file .jsonl"
 UNKNOWN = "no modality reads them"
+MISNAMED = "texts under a name of media, such as a web page that was saved as a picture"
 FEW = "two or fewer of their modality, among many of another"
 MORE = f"not looked at: more than {_MAX_FILES:,} files"
 
@@ -90,7 +93,8 @@ def scan_folder(folder: Path) -> Contents:
         elif ending in _CHECKSUMS or (modality := _modality(folder / key)) is None:
             left[UNKNOWN].append(key)
         else:
-            (programs if ending in _FOR_PROGRAMS else media)[modality].append(key)
+            found = programs if ending in _FOR_PROGRAMS else media
+            (found[modality] if found is programs or _fits(key, modality) else left[MISNAMED]).append(key)
     if not (media or tables or archives):
         media, programs = programs, {}
     for key in (key for files in programs.values() for key in files):
@@ -103,7 +107,8 @@ def scan_folder(folder: Path) -> Contents:
 def _few(media: dict[str, list[str]]) -> list[str]:
     """Return the modalities of two files or fewer among many of another, such as a README.
 
-    Those whose ending files of another modality have are none: a glob would match them all the same.
+    Texts that describe a folder are common, lone films and recordings rare: of these "many" means more. Those
+    whose ending files of another modality have are none: a glob would match them all the same.
     """
     total = sum(map(len, media.values()))
     endings = {name: {os.path.splitext(key)[1].lower() for key in files} for name, files in media.items()}
@@ -111,7 +116,7 @@ def _few(media: dict[str, list[str]]) -> list[str]:
         name
         for name, files in media.items()
         if len(files) <= 2
-        and len(files) * 20 <= total
+        and len(files) * (_MANY_BESIDE_TEXTS if name == "text" else _MANY) <= total
         and not any(endings[name] & endings[other] for other in media if other != name)
     ]
 
@@ -163,6 +168,11 @@ def _litter_of(key: str) -> str:
             if fnmatchcase(part.lower(), pattern):
                 return pattern if "*" in pattern else part
     return ""
+
+
+def _fits(key: str, modality: str) -> bool:
+    """Return whether a file is no text under a name of media; media fit any name of media."""
+    return modality != "text" or modality_of_name(key) in (None, "text")
 
 
 def _modality(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from mm_assets.spec_drafts.archives import archive_sources, url_column
-from mm_assets.spec_drafts.contents import EMPTY, FEW, UNKNOWN, WILL_FAIL, Contents, scan_folder
+from mm_assets.spec_drafts.contents import EMPTY, FEW, MISNAMED, UNKNOWN, WILL_FAIL, Contents, scan_folder
 from mm_assets.spec_drafts.languages import file_texts, multilingual_embedder
 from mm_assets.spec_drafts.names import clean_name, join_uri, number_names, relative_uri
 from mm_assets.spec_drafts.side_tables import FileNames, SideTable, file_column, linked_text
@@ -225,7 +225,7 @@ def _split_matched(left_out: dict[str, list[str]], sources: list[dict[str, Any]]
     found: dict[str, list[str]] = {}
     for cause, keys in left_out.items():
         for key in keys:
-            is_matched = cause in (EMPTY, FEW, UNKNOWN) and _ending(key) in endings
+            is_matched = cause in (EMPTY, FEW, MISNAMED, UNKNOWN) and _ending(key) in endings
             found.setdefault(WILL_FAIL if is_matched else cause, []).append(key)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from mimetypes import MimeTypes
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -193,3 +194,9 @@ def get(name: str) -> Modality:
 def modality_of(mime: str) -> str | None:
     """Name of the modality that claims a media type, or None."""
     return next((item.name for item in modalities().values() if item.claims(mime)), None)
+
+
+def modality_of_name(name: str) -> str | None:
+    """Name of the modality that the ending of a file stands for, the same on all machines, or None."""
+    mime, _ = MimeTypes(filenames=()).guess_type(name)
+    return modality_of(mime) if mime else None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from mimetypes import MimeTypes
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.tracks import stream_type
-from mm_embed_kernels.modalities import modalities, modality_of
+from mm_embed_kernels.modalities import modalities, modality_of, modality_of_name
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.sources import Listed, Source
 
@@ -37,20 +36,14 @@ def by_content(source: Source, batch: int) -> Iterator[tuple[Listed, str]]:
 def _claiming_modality(source: Source, item: Listed) -> str | None:
     """Return the modality that claims a sample's content, if one does."""
     if item.error is not None:
-        return _modality_of_name(item.key)
+        return modality_of_name(item.key)
     # In this process: signatures are compared and tables of bounded size searched, nothing is decoded.
     outcome: str | SampleError | None = call_guarded(_detect_modality, (source, item))
     if isinstance(outcome, SampleError):
         # A transient error is not frozen: fetching the sample tries again.
         item.error = None if outcome.retryable else outcome
-        return _modality_of_name(item.key)
+        return modality_of_name(item.key)
     return outcome
-
-
-def _modality_of_name(name: str) -> str | None:
-    """Return the modality of a file by its ending: all that is known of one that cannot be read."""
-    mime, _ = MimeTypes(filenames=()).guess_type(name)
-    return modality_of(mime) if mime else None
 
 
 def _detect_modality(source: Source, item: Listed) -> str | None:

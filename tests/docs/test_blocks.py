@@ -137,3 +137,16 @@ def test_the_readme_is_short_and_says_how_to_test() -> None:
     assert commands
     assert set(commands) <= lines
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_readme_shows_what_the_tutorial_shows() -> None:
+    """The tutorial's sessions are compared with what commands print; the README repeats a part of them."""
+    shown = {
+        line
+        for page in DOCS.glob("tutorial/*.md")
+        for block in blocks(page)
+        for line in block.text.splitlines()
+    }
+    sessions = [block for block in blocks(ROOT / "README.md") if "$ mm " in block.text]
+    assert sessions
+    assert [line for block in sessions for line in block.text.splitlines() if line not in shown] == []

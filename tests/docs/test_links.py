@@ -55,6 +55,19 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
     assert broken == []
 
 
+def test_pictures_of_the_site_are_in_the_repository() -> None:
+    """`mkdocs build --strict` lets missing ones pass, since a hook adds them."""
+    named = {
+        name
+        for page in DOCS.rglob("*.md")
+        for name in re.findall(r"\]\((?:\.\./)*pictures/([\w.-]+)\)", page.read_text("utf-8"))
+    }
+    assert named
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    assert [name for name in named if not (ROOT / ".github" / "pictures" / name).is_file()] == []
+    assert [name for name in named if f"!.github/pictures/{name}" not in ignored] == []
+
+
 def test_the_menu_has_each_page_once() -> None:
     files = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
     assert set(site_pages()) == files | {f"reference/{name}.md" for name in _GENERATED}

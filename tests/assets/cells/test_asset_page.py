@@ -10,7 +10,8 @@ import pytest
 
 from mm_assets.cells.asset_page import PREVIEW_COLUMNS, AssetPage, informative_columns
 from mm_assets.cells.check_descriptions import DESCRIPTIONS
-from mm_assets.cells.figures import Effort
+from mm_assets.cells.checks import Check
+from mm_assets.cells.figures import Effort, scalar_figures
 from mm_assets.cells.materialization import materialize_result
 from mm_assets.definitions import defs
 from mm_embed_kernels import contracts
@@ -69,3 +70,26 @@ def test_a_page_links_to_the_explorer_where_there_is_one(monkeypatch: pytest.Mon
     assert link("curated_samples", {}) == f"https://mm.example/curate?{cell_address}"
     assert link("segments", {}) == f"https://mm.example/samples?{cell_address}"
     assert link("sample_metadata", {"truncated": 1}) == f"https://mm.example/failures?{cell_address}"
+
+
+def test_failures_are_read_without_a_click() -> None:
+    """Dagster's page folds a text of a thousand characters into a link."""
+    causes = {"truncated": 1, "wrong_modality": 1, "decode_error": 1, "zero_length": 2}
+    cell, meta = Cell("birds", "v1", "image"), StageMeta("d", "i", 0, 0, 0, 0, 0, "e", "", {}, "run", "now")
+    page = AssetPage(contracts.SAMPLE_METADATA, {}, pa.table({}), {}, "table", causes, "")
+    made = materialize_result("sample_metadata", cell, meta, page, [], Effort({}, False, 0.0)).metadata or {}
+    shown = made["failures"].value  # type: ignore[union-attr]
+    assert len(shown) < 1000
+    assert [line.split(" | ")[0] for line in shown.splitlines()[2:6]] == [f"| {cause}" for cause in causes]
+
+
+def test_figures_of_a_report_are_those_of_its_cell() -> None:
+    """`mm/failed` of the report is that of all stages; figures whose names tell versions make no series."""
+    meta = StageMeta("d", "i", 11, 11, 0, 0, 0, "e", "", {}, "run", "now", summary={"failed": 4})
+    checks = [
+        Check("recall", True, "", {"recall": 0.99}),
+        Check("drift", True, "", {"labels birds@v1": 0.1}, blocking=False),
+    ]
+    figures = scalar_figures(meta, checks, Effort({}, False, 0.0))
+    assert (figures["mm/failed"], figures["mm/recall"], figures["mm/rows"]) == (4, 0.99, 11)
+    assert not [name for name in figures if "birds" in name]

@@ -62,6 +62,7 @@ SHAPES: dict[str, Any] = {
         "dataset_version": "text",
         "new": "bool",
         "modalities": ["text"],
+        "by_content?": "bool",
         "proposed_parent?": "text",
         "parent?": "text",
         "spec?": "text?",

@@ -134,6 +134,16 @@ def test_mistakes_are_one_line(mm: Run, dataset: Path) -> None:
     one_line_error(mm("datasets", MM_STORE="/dev/null/x"), "/dev/null/x")
 
 
+def test_a_source_of_any_modality_is_registered_by_that_name(mm: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A heron stands in the pond.")
+    spec = tmp_path / "mixed.yaml"
+    spec.write_text("name: mixed\nversion: v1\nsources:\n- {name: files, modality: auto, uri: '*.txt'}\n")
+    done = mm("register", spec)
+    assert done.stdout.startswith("mixed@v1 registered: what files contain (modality: auto)\n")
+    found = loaded(mm("register", spec, "--json"))
+    assert (found["modalities"], found["by_content"]) == ([], True)
+
+
 def test_env_exports_absolute_paths(mm: Run, tmp_path: Path) -> None:
     done = mm("env")
     assert done.returncode == 0

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from mm_assets.cli.main import app
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.runner import ComputeReport
@@ -23,6 +24,13 @@ from mm_resources.metering import Usage
 from mm_resources.tables.stage_refs import StageMeta
 
 CELL = Cell("birds", "v1", "text")
+BOTH = """
+name: birds
+version: v2
+sources:
+- {name: notes, modality: text, uri: "notes/*.txt"}
+- {name: photos, modality: image, uri: "photos/*.jpg"}
+"""
 PRICES = Prices(
     "EUR", cpu_hour=3.6, gpu_hour=36.0, gb_read=1.0
 )  # 0.001 for a CPU second, 0.01 for a GPU second
@@ -205,6 +213,21 @@ def test_a_larger_cell_is_predicted_by_a_real_run(published: Any, monkeypatch: p
     said = CliRunner().invoke(app, [*asked, "--workers", "64"], catch_exceptions=False).output
     assert "3,000 samples on 64 workers, fitted on runs of 3" in said
     assert "all runs had one size" in said
+
+
+def test_a_cell_without_a_history_ends_no_prediction_of_the_others(birds: Catalog) -> None:
+    birds.registry.register(parse_spec(BOTH, "birds.yaml"))
+    asked = ["cost", "birds@v2", "--predict", "1000"]
+    none = CliRunner().invoke(app, asked)
+    assert "image: no run of birds@v2" in str(none.exception)
+    assert "text: no run of birds@v2" in str(none.exception)
+    worked(birds, "embeddings", "run", kernel("embed:e", 4, 0, 2.0))
+    found = json.loads(CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False).stdout)
+    assert [cell["modality"] for cell in found["cells"]] == ["text"]
+    assert list(found["unknown"]) == ["image"]
+    said = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert "text: 1,000 samples on" in said.stdout
+    assert said.stderr.startswith("image: no run of birds@v2 or of a cell like it computed its samples anew")
 
 
 def test_an_index_that_no_run_built_is_tried(published: Any, monkeypatch: pytest.MonkeyPatch) -> None:

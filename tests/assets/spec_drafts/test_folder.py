@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from mm_assets.spec_drafts.contents import LITTER as LITTER_CAUSE
+from mm_assets.spec_drafts.contents import MISNAMED, WILL_FAIL
 from mm_assets.spec_drafts.folder import SCHEMA_FILE, draft_spec
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import parse_spec
@@ -215,3 +216,18 @@ def test_a_film_whose_ending_a_picture_has_is_no_stray(tmp_path: Path) -> None:
         ("auto", "**/*.mp4"),
     ]
     assert listed["mixed"] == ["film.mp4", "picture.mp4"]
+
+
+def test_a_text_under_the_name_of_a_picture_is_no_text(tmp_path: Path) -> None:
+    """A web page that was saved as a picture changes neither the source of pictures nor makes one of texts."""
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(b"\xff\xd8\xff" + bytes([i]))
+    (tmp_path / "gone.JPG").write_text("<!doctype html><title>404</title> Not found: this picture is gone.")
+    draft = draft_spec(tmp_path, "mine", "v1", tmp_path)
+    (source,) = yaml.safe_load(draft.yaml)["sources"]
+    assert (source["modality"], source["uri"]) == ("image", "**/*.jpg")
+    assert draft.left_out == {WILL_FAIL: ["gone.JPG"]}
+    # Alone it is named, too.
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").rename(tmp_path / f"{i}.png")
+    assert draft_spec(tmp_path, "mine", "v1", tmp_path).left_out == {MISNAMED: ["gone.JPG"]}
