@@ -33,6 +33,11 @@ class SampleCount:
         self._rows: int | None = None
         self._ids: list[np.ndarray[Any, Any]] = []
 
+    def columns(self, names: list[str]) -> list[str]:
+        """Return the columns that the count needs, of a stage with some columns."""
+        passed = [_PASSED_ROWS[self.asset][0]] if self.asset in _PASSED_ROWS else []
+        return [name for name in ("sample_id", *passed) if name in names]
+
     def count_samples(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Yield the tables unchanged, and count their samples."""
         for table in tables:
