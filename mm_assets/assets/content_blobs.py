@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
-from mm_assets.cells.increment import RowInputs
+from mm_assets.cells.row_inputs import RowInputs
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.fields import current_times

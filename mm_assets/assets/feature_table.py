@@ -14,7 +14,7 @@ from mm_assets.cells.cached_vectors import open_vectors
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import completeness_check
-from mm_assets.cells.increment import USER_COLUMNS, RowInputs, columns_of
+from mm_assets.cells.row_inputs import USER_COLUMNS, RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import contracts, sql
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract

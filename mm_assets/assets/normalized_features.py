@@ -12,8 +12,8 @@ from mm_assets.cells.cached_vectors import open_vectors
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import Check
-from mm_assets.cells.increment import RowInputs, columns_of
 from mm_assets.cells.language_check import LANGUAGES_KNOWN, LanguageTally, language_check
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.features import vectors_of

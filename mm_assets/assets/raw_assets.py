@@ -10,7 +10,7 @@ import pyarrow as pa
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, validation_inputs
 from mm_assets.cells.checks import completeness_check
-from mm_assets.cells.increment import RowInputs, columns_of
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.validation.bounds import reject_before_download
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import completeness_check
-from mm_assets.cells.increment import RowInputs, columns_of
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.kernels.probe import ProbeKernel
 from mm_resources.compute.probe_prefixes import REFUSED_REQUESTS, merge_prefixes

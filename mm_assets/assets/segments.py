@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import completeness_check
-from mm_assets.cells.increment import RowInputs
+from mm_assets.cells.row_inputs import RowInputs
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernels.segment import SegmentKernel

@@ -13,7 +13,7 @@ from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, validation_inputs
 from mm_assets.cells.checks import Check
 from mm_assets.cells.gates import GATE_CHECKS, evaluate_gates, gate_inputs
-from mm_assets.cells.increment import RowInputs, columns_of
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.validation.bounds import REJECTED, rejection_reasons

@@ -8,7 +8,7 @@ from typing import Any
 
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
-from mm_assets.cells.increment import RowInputs
+from mm_assets.cells.row_inputs import RowInputs
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.contracts import Contract
 

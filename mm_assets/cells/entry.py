@@ -9,7 +9,7 @@ from typing import Any
 from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import GateClosed
-from mm_assets.cells.increment import plan_increment, read_places, row_code
+from mm_assets.cells.row_inputs import plan_increment, read_places, row_code
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.compute.progress import report

@@ -12,6 +12,7 @@ from mm_embed_kernels import sql
 from mm_resources.lineages.commits import Addresses
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.row_ids import read_rows
+from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import data_files
 
 if TYPE_CHECKING:
@@ -31,18 +32,20 @@ _FRAGMENT_BITS = np.uint64(32)
 
 
 def changed_owners(
-    before: lance.LanceDataset,
-    after: lance.LanceDataset,
+    store: Store,
+    before: tuple[str, int],
+    after: tuple[str, int],
     owner: str,
     columns: Sequence[str],
     stand_ins: Iterable[tuple[str, str]] = (),
-) -> pa.Array:
+) -> pa.Array | None:
     """Return the owners of the rows that only one of two versions has, sorted; null for rows without one.
 
     Versions of one table differ in the fragments and deleted rows that they do not share, and nothing else of
     them is read but addresses.
 
     Args:
+        before, after: name and version of each table; None is returned where one is gone or lacks a column.
         owner: column that names the owner of a row, such as its sample; one may own several rows.
         columns: columns whose values are the row.
         stand_ins: (column, column whose value counts in its place, where it has one).
@@ -53,11 +56,14 @@ def changed_owners(
         f'coalesce("{others[name]}"::VARCHAR, "{name}"::VARCHAR)' if name in others else f'"{name}"'
         for name in names
     ]
+    one, other = (lance_datasets.open_dataset(store.uri(name), version) for name, version in (before, after))
+    if one is None or other is None or not set(names) <= set(one.schema.names) & set(other.schema.names):
+        return None
     statement = _CHANGED.format(owner=f'"{owner}"', columns=", ".join(values))
-    if before.uri == after.uri:
-        old, new = _own_rows(before, after, names), _own_rows(after, before, names)
+    if before[0] == after[0]:
+        old, new = _own_rows(one, other, names), _own_rows(other, one, names)
     else:
-        old, new = (lance_datasets.reader(each, each.schema, names) for each in (before, after))
+        old, new = (lance_datasets.reader(each, each.schema, names) for each in (one, other))
     found: pa.Table = sql.fetch(statement, before=old, after=new)
     return found["owner"].combine_chunks()
 
