@@ -68,19 +68,25 @@ class RowInputs:
 def row_code(run: CellRun, inputs: RowInputs | None) -> str:
     """Return the digest of what decides beside the rows upstream; "" where rows come by no difference."""
     rules = inputs.rules(run) if inputs is not None else None
-    return "" if rules is None else digest("rows", run.asset, run.code_version, canonical_json(rules))
+    if rules is None:
+        return ""
+    # Rows of any version may have been made of results that were found to be wrong.
+    repairs = str(run.catalog.cache.count_notes())
+    return digest("rows", run.asset, run.code_version, repairs, canonical_json(rules))
 
 
 def plan_increment(run: CellRun, inputs: RowInputs | None, code: str) -> Increment | None:
     """Return the run on the difference from the best base; None where all rows are to be computed."""
     if inputs is None or not code:
         return None
+    own = run.snapshot.state(run.asset)
+    # A stage out of date has no inputs: its rows, or the results that they were made of, are in doubt. Those of
+    # other versions may be made of the same.
+    if own is not None and not own.meta.inputs:
+        return None
     for cell in (run.cell, *run.other_versions()):
         base = run.catalog.tables.state(run.asset, cell)
-        if base is None:
-            continue
-        # A stage out of date has no inputs: its rows, or what they were computed from, are in doubt.
-        if base.code != code or not base.meta.inputs or not base.digest:
+        if base is None or base.code != code or not base.meta.inputs or not base.digest:
             continue
         owners = _owners(run, inputs, base, cell)
         if owners is not None and len(owners) <= BOUNDS.difference * max(base.meta.row_count, 1):

@@ -12,7 +12,7 @@ from mm_embed_kernels.contracts import Contract
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.storage.missing_columns import fill_columns
 from mm_resources.storage.row_ids import find_rows, read_rows
-from mm_resources.tables.stage_tables import StageTables
+from mm_resources.tables.stage_tables import NotMaterialized, StageTables
 
 # A column of a version of a table: its URI, Lance version, name ("" for the files of all columns).
 _ContractColumn = tuple[str, int, str]
@@ -46,9 +46,10 @@ class UpstreamRows:
             NotMaterialized: when the asset was never materialized for the cell.
             DamagedFiles: when its files differ from their hashes.
         """
-        cell = self._snapshot.cell
-        state = self._snapshot.state(asset)
-        dataset = self._tables.dataset(asset, cell, state.place if state else None)
+        cell, state = self._snapshot.cell, self._snapshot.state(asset)
+        if state is None:
+            raise NotMaterialized(asset, cell)
+        dataset = self._tables.open_once(asset, cell, state, self._run_id)
         place = str(dataset.uri), int(dataset.version)
         if (whole := (*place, "")) not in (checked := _checked_columns(self._run_id)):
             self._tables.require_intact(asset, cell, dataset)

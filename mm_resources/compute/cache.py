@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import lance
 
 _TAKE_ROWS = 4_096
+# Folder with a file for each time that wrong results were evicted.
+_WRONG = "registry/wrong_results"
 # Up to one row in so many is taken by its row id; beyond, a scan costs less.
 _FEW = 10
 _BOOKKEEPING = [
@@ -282,6 +285,14 @@ class ComputeCache:
 
     def space(self, kernel: Kernel) -> CacheSpace:
         return CacheSpace(self.store, kernel)
+
+    def note_wrong_results(self) -> None:
+        """Record that results are evicted since they were wrong: rows made of them may be anywhere."""
+        self.store.create(f"{_WRONG}/{uuid.uuid4().hex}.json", b"{}")
+
+    def count_notes(self) -> int:
+        """Return how often wrong results were evicted."""
+        return len(self.store.names(_WRONG))
 
 
 def doubles(dataset: lance.LanceDataset) -> list[int]:

@@ -157,7 +157,7 @@ class VersionWriter:
             digest,
             some=replaced,
         )
-        if part is not None and not texts:
+        if replaced is not None and not texts:
             texts = _count_other_texts(base, replaced)
         index = vector_indexes.index_for(found.rows)
         reason = self._reason_to_rewrite(pinned, base, found, index, bool(texts))
@@ -234,8 +234,8 @@ class VersionWriter:
 
 def _count_other_texts(base: lance.LanceDataset, replaced: RowIds) -> int:
     """Return the number of rows of a base with a text, but for some rows."""
-    gone = (batch["text"] for batch in read_rows(base, replaced, ["text"]))
-    return int(base.count_rows("text IS NOT NULL")) - sum(pc.count(each).as_py() for each in gone)
+    gone = sum(int(pc.count(batch["text"]).as_py()) for batch in read_rows(base, replaced, ["text"]))
+    return int(base.count_rows("text IS NOT NULL")) - gone
 
 
 def _without_vector(contract: Contract) -> Contract:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -186,6 +187,17 @@ class StageTables:
             raise NotMaterialized(asset, cell)
         return dataset
 
+    def open_once(self, asset: str, cell: Cell, state: StageRef, run_id: str) -> lance.LanceDataset:
+        """Open the rows of a ref once in a run, since a version never changes.
+
+        Raises:
+            NotMaterialized: as `dataset`.
+        """
+        opened, place = _opened(run_id), (self.store.uri(state.table), state.lance_version)
+        if place not in opened:
+            opened[place] = self.dataset(asset, cell, state.place)
+        return opened[place]
+
     def require_intact(self, asset: str, cell: Cell, dataset: lance.LanceDataset) -> None:
         """Check that the files of a version match their hashes.
 
@@ -300,6 +312,12 @@ class StageTables:
         if meta.failures:
             tag = ref_tag(cell, number, meta.failures)
             dataset_versions.tag(self.store.uri(failures_path(asset, cell)), meta.failures, tag)
+
+
+@lru_cache(maxsize=8)
+def _opened(run_id: str) -> dict[tuple[str, int], lance.LanceDataset]:  # noqa: ARG001 - the cache's key
+    """Return the versions of tables that a run has opened in this process."""
+    return {}
 
 
 def _own_table(asset: str, cell: Cell, own: StageRef | None) -> str:
