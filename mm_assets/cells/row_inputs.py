@@ -80,8 +80,8 @@ def plan_increment(run: CellRun, inputs: RowInputs | None, code: str) -> Increme
     if inputs is None or not code:
         return None
     own = run.snapshot.state(run.asset)
-    # A stage out of date has no inputs: its rows, or the results that they were made of, are in doubt. Those of
-    # other versions may be made of the same.
+    # A stage out of date has no inputs: its rows, or the results that they were made of, are in doubt, and
+    # those of other versions may be made of the same.
     if own is not None and not own.meta.inputs:
         return None
     for cell in (run.cell, *run.other_versions()):
