@@ -50,25 +50,37 @@ def changed_owners(
         columns: columns whose values are the row.
         stand_ins: (column, column whose value counts in its place, where it has one).
     """
-    others = {name: other for name, other in stand_ins if name in columns}
+    one, other = (lance_datasets.open_dataset(store.uri(name), version) for name, version in (before, after))
+    names = {owner, *columns, *(stand_in for name, stand_in in stand_ins if name in columns)}
+    if one is None or other is None or not names <= set(one.schema.names) & set(other.schema.names):
+        return None
+    return differing_owners(one, other, owner, columns, stand_ins)
+
+
+def differing_owners(
+    one: lance.LanceDataset,
+    other: lance.LanceDataset,
+    owner: str,
+    columns: Sequence[str],
+    stand_ins: Iterable[tuple[str, str]] = (),
+) -> pa.Array:
+    """Return what `changed_owners` does, of two open versions that have the columns."""
+    others = {name: stand_in for name, stand_in in stand_ins if name in columns}
     names = list(dict.fromkeys([owner, *columns, *others.values()]))
     values = [
         f'coalesce("{others[name]}"::VARCHAR, "{name}"::VARCHAR)' if name in others else f'"{name}"'
         for name in names
     ]
-    one, other = (lance_datasets.open_dataset(store.uri(name), version) for name, version in (before, after))
-    if one is None or other is None or not set(names) <= set(one.schema.names) & set(other.schema.names):
-        return None
     statement = _CHANGED.format(owner=f'"{owner}"', columns=", ".join(values))
-    if before[0] == after[0]:
-        old, new = _own_rows(one, other, names), _own_rows(other, one, names)
+    if one.uri == other.uri:
+        old, new = own_rows(one, other, names), own_rows(other, one, names)
     else:
         old, new = (lance_datasets.reader(each, each.schema, names) for each in (one, other))
     found: pa.Table = sql.fetch(statement, before=old, after=new)
     return found["owner"].combine_chunks()
 
 
-def _own_rows(one: lance.LanceDataset, other: lance.LanceDataset, columns: list[str]) -> pa.RecordBatchReader:
+def own_rows(one: lance.LanceDataset, other: lance.LanceDataset, columns: list[str]) -> pa.RecordBatchReader:
     """Stream the rows of a version that another one of its table does not have in the same place."""
     schema = pa.schema([one.schema.field(name) for name in columns])
     known = {tuple(data_files([each.metadata])): each for each in other.get_fragments()}
