@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.features.versions import MAKER
+from mm_resources.tables.failure_events import FailureFilter
 from tests.assets.conftest import Maker, Platform, platforms
 
 SPEC = """
@@ -38,7 +41,9 @@ RULES = [
 # What may happen to a note: (kind, its number).
 CHANGES = st.lists(
     st.tuples(
-        st.sampled_from(["add", "remove", "alter", "copy", "break", "label", "rate", "rename", "file"]),
+        st.sampled_from(
+            ["add", "remove", "alter", "copy", "break", "label", "rate", "rename", "file", "repair"]
+        ),
         st.integers(0, 39),
     ),
     max_size=4,
@@ -158,18 +163,38 @@ def holds_whatever_the_path(root: Path, make: Maker, steps: list[Any]) -> list[d
         notes.save()
         version, parent = f"v{number}", f"v{number - 1}" if child and number else ""
         increments.append({})
+        if "repair" in dict(changes):
+            shared.catalog.cache.note_wrong_results()
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(entry, "plan_increment", recorded_plan)
             publish(shared, notes.folder, version, parent, RULES[rules])
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(entry, "plan_increment", lambda *_: None)
-            patched.setattr(CellRun, "other_versions", lambda _: [])
-            patched.setattr(feature_table, "bases_of", lambda *_: [])
+        with full_runs():
             publish(whole, notes.folder, version, parent, RULES[rules])
-        one, other = facts(shared, version), facts(whole, version)
-        for name, value in other.items():
-            assert one[name] == value, (version, name)
+        require_equal(facts(shared, version), facts(whole, version), version)
+        assert not ("repair" in dict(changes) and increments[-1])
+    increments.append({})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(entry, "plan_increment", recorded_plan)
+        shared.backfill(f"notes@{version}", redrive=FailureFilter())
+    with full_runs():
+        whole.backfill(f"notes@{version}", redrive=FailureFilter())
+    require_equal(facts(shared, version), facts(whole, version), "redriven")
     return increments
+
+
+@contextmanager
+def full_runs() -> Iterator[None]:
+    """Compute and write all rows of the stages that run in this block."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(entry, "plan_increment", lambda *_: None)
+        patched.setattr(CellRun, "other_versions", lambda _: [])
+        patched.setattr(feature_table, "bases_of", lambda *_: [])
+        yield
+
+
+def require_equal(one: dict[Any, Any], other: dict[Any, Any], step: str) -> None:
+    for name, value in other.items():
+        assert one[name] == value, (step, name)
 
 
 def test_versions_by_difference_equal_full_runs(new_platform: Maker, tmp_path: Path) -> None:
@@ -178,7 +203,7 @@ def test_versions_by_difference_equal_full_runs(new_platform: Maker, tmp_path: P
         ([("remove", 2), ("rename", 5), ("copy", 9), ("rate", 6)], 0, False),
         ([("alter", 3), ("file", 5)], 2, True),
     ]
-    first, second, third, fourth = holds_whatever_the_path(tmp_path, new_platform, steps)
+    first, second, third, fourth, redriven = holds_whatever_the_path(tmp_path, new_platform, steps)
     assert not first
     assert set(second) == {*COMPUTED, "content_blobs", "normalized_features", "feature_table"}
     assert {len(second[stage]) for stage in ("sample_metadata", "validated_samples")} <= {4, 5}
@@ -187,6 +212,8 @@ def test_versions_by_difference_equal_full_runs(new_platform: Maker, tmp_path: P
     assert "sample_metadata" in fourth
     assert not {"raw_assets", "validated_samples"} & set(fourth)
     assert "segments" in fourth
+    assert redriven
+    assert {len(samples) for samples in redriven.values()} == {1}, "the sample that had failed"
 
 
 @pytest.mark.slow
