@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from mm_assets.cells.cached_vectors import compute_vectors
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.cell_run import CellRun, count_written, embedder_inputs
 from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
@@ -48,7 +48,7 @@ def embeddings(run: CellRun) -> StageOutput:
     """
     wanted = sum(_compute(run, embedder) for embedder in run.embedders)
     written = run.write(_record_results(run))
-    found = run.count_written(written, "status")
+    found = count_written(run, written, "status")
     counts = {status: found[status] for status in ("ok", "failed")}
     return StageOutput(
         written,

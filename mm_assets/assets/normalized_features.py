@@ -36,13 +36,14 @@ JOIN vectors v ON e.cache_key = v.key
 LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
 WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY row_id, e.feature_id
 """
-_UNKNOWN = """
-SELECT feature_id, cache_key AS key, language, text FROM rows
-WHERE embedder = {embedder} AND language NOT IN ({known})
+_FEW_KEYS = 100_000
+_UNKNOWN_KEYS = f"""
+SELECT DISTINCT cache_key AS key FROM rows
+WHERE embedder = {{embedder}} AND language NOT IN ({{known}}) LIMIT {_FEW_KEYS + 1}
 """
-_WITH_VECTORS = """
-SELECT u.key AS cache_key, u.language, u.text, v._rowid AS row_id
-FROM unknown u JOIN vectors v USING (key) ORDER BY u.feature_id
+_UNKNOWN = """
+SELECT r.cache_key, r.language, r.text, v._rowid AS row_id FROM rows r JOIN vectors v ON r.cache_key = v.key
+WHERE r.embedder = {embedder} AND r.language NOT IN ({known}) ORDER BY r.feature_id
 """
 # Columns of a sample; without decisions and duplicates, which take more memory than all others.
 _CURATED = [
@@ -121,12 +122,18 @@ def _tally_languages(run: CellRun, written: WrittenRows, embedder: Embedder) -> 
     tally = LanguageTally(embedder, run.modality)
     if not tally.is_measured:
         return tally
-    statement = _UNKNOWN.format(embedder=sql.literal(embedder.name), known=sql.literals(tally.known))
-    columns = ["feature_id", "cache_key", "language", "text", "embedder"]
-    unknown = sql.fetch(statement, rows=run.read_written(written, columns))
-    if unknown.num_rows:
-        vectors = run.cache_space(run.embed_kernel(embedder)).vectors(unknown["key"].combine_chunks())
-        rows = run.query_tables(_WITH_VECTORS, unknown=unknown, vectors=vectors.row_ids())
+    chosen = {"embedder": sql.literal(embedder.name), "known": sql.literals(tally.known)}
+    keys = sql.fetch(
+        _UNKNOWN_KEYS.format(**chosen), rows=run.read_written(written, ["cache_key", "language", "embedder"])
+    )["key"].combine_chunks()
+    if len(keys):
+        # Of many keys, all vectors' keys are read instead.
+        space = run.cache_space(run.embed_kernel(embedder))
+        vectors = space.vectors(keys if len(keys) <= _FEW_KEYS else None)
+        columns = ["feature_id", "cache_key", "language", "text", "embedder"]
+        rows = run.query_tables(
+            _UNKNOWN.format(**chosen), rows=run.read_written(written, columns), vectors=vectors.row_ids()
+        )
         for table in vectors.attach(rows, embedder.dimension):
             tally.add(table, vectors_of(table))
     return tally

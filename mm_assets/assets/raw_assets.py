@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun, validation_inputs
+from mm_assets.cells.cell_run import CellRun, count_written, validation_inputs
 from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
@@ -69,7 +69,7 @@ def raw_assets(run: CellRun) -> StageOutput:
         cached=run.cached_results(kernel),
     )
     written = run.write(_record_failures(run, rows))
-    found = run.count_written(written, "status")
+    found = count_written(run, written, "status")
     counts = {status: found[status] for status in ("fetched", "failed")}
     return StageOutput(
         written,

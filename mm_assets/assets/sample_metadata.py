@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.cell_run import CellRun, count_written
 from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
@@ -56,7 +56,7 @@ def sample_metadata(run: CellRun) -> StageOutput:
     rows = run.query_tables(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=_probe_results(run))
     fetched = run.total("content_blobs", "refcount")
     written = run.write(_record_failures(run, rows))
-    found = run.count_written(written, "probe")
+    found = count_written(run, written, "probe")
     counts = {"probed": found["ok"], "unreadable": found["failed"]}
     return StageOutput(
         written,

@@ -37,7 +37,7 @@ from mm_resources.registry.registry import other_versions
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.patience import read_patiently
-from mm_resources.storage.spool import Spill
+from mm_resources.storage.spool import Spill, TableSpool
 from mm_resources.tables.failure_events import FailureFilter
 from mm_resources.tables.stage_writer import WrittenRows
 from mm_resources.work_settings import ModelSettings
@@ -214,8 +214,10 @@ class CellRun:
             retries: earlier failures that are computed again; by default those of `redrive`.
         """
         if self.increment is not None:
-            requests = requests if isinstance(requests, pa.Table) else requests.read_all()
-            self._requested[kernel.fingerprint] = requests["key"].combine_chunks()
+            spool = TableSpool.of(requests.to_reader() if isinstance(requests, pa.Table) else requests)
+            requested = spool.reader(["key"]).read_all()["key"]
+            self._requested[kernel.fingerprint] = requested.combine_chunks()
+            requests = spool.reader()
         report = self._runner.run(kernel, requests, self.context.log, retries or self._retries)
         if self.increment is not None:
             kept = count_kept(self.increment, self.catalog.store, self.contract(self.asset), report.kernel)
@@ -283,9 +285,7 @@ class CellRun:
         else:
             some = (self.increment.base, self.increment.owner, self.increment.owners)
             written = tables.write_changes(self.asset, self.cell, contract, batches, *some)
-            stored = self.read_written(written, count.columns(contract.schema.names))
-            for _ in count.count_samples(pa.Table.from_batches([batch]) for batch in stored):
-                pass
+            count.add_all(self.read_written(written, count.columns(contract.schema.names)))
         self.samples_written = count.samples
         return written
 
@@ -293,14 +293,6 @@ class CellRun:
         """Stream all rows that were written, those that were taken over included."""
         dataset = lance_datasets.open_dataset(self.catalog.store.uri(written.table), written.lance_version)
         return lance_datasets.reader(dataset, self.contract(self.asset).bare, columns)
-
-    def count_written(self, written: WrittenRows, column: str) -> Counter[Any]:
-        """Count the rows that were written by the value of a column, those that were taken over included."""
-        counts: Counter[Any] = Counter()
-        for batch in self.read_written(written, [column]):
-            found = batch[column].value_counts()
-            counts.update(dict(zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True)))
-        return counts
 
 
 def embedder_inputs(run: CellRun) -> dict[str, Any]:
@@ -311,3 +303,12 @@ def embedder_inputs(run: CellRun) -> dict[str, Any]:
 def validation_inputs(run: CellRun) -> dict[str, Any]:
     """Return the bounds that the spec sets on the cell's samples, as inputs of a stage; {} without any."""
     return {"validation": [vars(bound) for bound in run.validation]} if run.validation else {}
+
+
+def count_written(run: CellRun, written: WrittenRows, column: str) -> Counter[Any]:
+    """Count the rows that were written by the value of a column, those that were taken over included."""
+    counts: Counter[Any] = Counter()
+    for batch in run.read_written(written, [column]):
+        found = batch[column].value_counts()
+        counts.update(dict(zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True)))
+    return counts

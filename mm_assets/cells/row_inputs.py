@@ -28,6 +28,8 @@ from mm_resources.lineages.changes import changed_owners
 from mm_resources.tables.stage_refs import StageRef
 
 SAMPLE = "sample_id"
+# Their ids are held in memory, some 200 bytes each.
+MOST_OWNERS = 1_000_000
 # Stands for the columns that a spec declares.
 USER_COLUMNS = "user__*"
 
@@ -89,7 +91,8 @@ def plan_increment(run: CellRun, inputs: RowInputs | None, code: str) -> Increme
         if base is None or base.code != code or not base.meta.inputs or not base.digest:
             continue
         owners = _owners(run, inputs, base, cell)
-        if owners is not None and len(owners) <= BOUNDS.difference * max(base.meta.row_count, 1):
+        most = min(BOUNDS.difference * max(base.meta.row_count, 1), MOST_OWNERS)
+        if owners is not None and len(owners) <= most:
             return Increment(base, inputs.owner, owners, partial(_contents, run, inputs, owners))
     return None
 
@@ -127,14 +130,14 @@ def _owners(run: CellRun, inputs: RowInputs, base: StageRef, cell: Cell) -> pa.A
 
 
 def _failed_owners(run: CellRun, inputs: RowInputs, base: StageRef, cell: Cell) -> pa.Array | None:
-    """Return the owners of the base's failures; None where one has no owner."""
+    """Return the owners of the base's failures; None where one has no owner, or they are not all there."""
     if not base.meta.failed:
         return pa.array([], pa.string())
     failures = run.catalog.failures.read(
         cell, [inputs.owner], [run.asset], versions={run.asset: base.meta.failures}
     )
     found = failures.read_all()[inputs.owner].combine_chunks()
-    return None if found.null_count else found
+    return None if found.null_count or len(found) != base.meta.failed else found
 
 
 def _samples_of(run: CellRun, inputs: RowInputs, contents: pa.Array) -> pa.Array:

@@ -45,6 +45,11 @@ class SampleCount:
                 self._add(table)
             yield table
 
+    def add_all(self, rows: pa.RecordBatchReader) -> None:
+        """Count the samples of a stream."""
+        for _ in self.count_samples(pa.Table.from_batches([batch]) for batch in rows):
+            pass
+
     def _add(self, table: pa.Table) -> None:
         if self.asset in _PASSED_ROWS:
             column, value = _PASSED_ROWS[self.asset]

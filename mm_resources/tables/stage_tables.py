@@ -254,8 +254,7 @@ class StageTables:
 
         Args:
             base: ref of rows for which `is_sound_base` holds.
-            owner: column that names the owner of a row.
-            owners: those whose rows `batches` are; their rows of the base go.
+            owner, owners: column that names the owner of a row, and those whose rows `batches` are.
         """
         own = _own_table(asset, cell, self.state(asset, cell))
         return self._writer(asset, cell, contract).write_changes(
