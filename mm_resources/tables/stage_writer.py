@@ -134,7 +134,7 @@ class StageWriter:
             owners: those whose rows `batches` are.
         """
         name, version, digested = on
-        base = self.sound_base(name, version)
+        base = lance_datasets.open_dataset(self.store.uri(name), version)
         if base is None:
             raise Fenced(f"{name} at version {version} is no longer there; run the same command again")
         digest = RowDigest.resume(digested, self.contract.digest, self.contract.stand_ins)
