@@ -80,7 +80,7 @@ def cell_asset(  # noqa: PLR0913 - a declaration by keywords
         live_checks: checks of external state, run in every run.
         shown_contract: contract of the asset's rows; by default that of its table.
         pool: Dagster pool of its runs: ``network``, ``ray`` or ``gpu``; the instance sets the limits.
-        row_inputs: what the rows of a sample depend on; None where all rows are computed in each run.
+        row_inputs: inputs of the rows of a sample; None where all rows are computed in each run.
     """
 
     def wrap(body: Body) -> CellAsset:

@@ -173,7 +173,7 @@ class CellRun:
         A row that violates its contract becomes a failure event instead.
         """
         contract = self.contract(asset)
-        chosen = self.increment.chosen(contract.schema.names) if self.increment else None
+        chosen = self.increment.filter_of(contract.schema.names) if self.increment else None
         return self._upstream.read(asset, contract, columns, chosen)
 
     def read_all(self, asset: str, columns: list[str]) -> pa.RecordBatchReader:

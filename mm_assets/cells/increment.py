@@ -38,7 +38,7 @@ class Increment:
         """The contents of the owners."""
         return self.find_contents()
 
-    def chosen(self, names: list[str]) -> tuple[str, pa.Array] | None:
+    def filter_of(self, names: list[str]) -> tuple[str, pa.Array] | None:
         """Return column and values of the rows to read of a table with some columns; None for all of it."""
         if self.owner in names:
             return self.owner, self.owners

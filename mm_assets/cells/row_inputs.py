@@ -42,7 +42,7 @@ def columns_of(asset: str, *left_out: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RowInputs:
-    """What the rows of one owner depend on.
+    """Inputs of the rows of one owner.
 
     Attributes:
         columns: upstream asset -> columns that the rows are computed from; the user's columns of

@@ -196,7 +196,7 @@ class CacheSpace:
         self._known = _fragments(dataset)
         counted = dataset is not None and _RUNS.name in dataset.schema.names
         columns = [*_STATUS, _RUNS.name] if counted else _STATUS
-        cached = self._tried(dataset, columns, requests)
+        cached = self._known_tries(dataset, columns, requests)
         runs = f"c.{_RUNS.name}" if counted else "NULL::INTEGER"
         statement = _MISSES.format(
             again=_condition(retries, self.environment, runs),
@@ -206,7 +206,7 @@ class CacheSpace:
         with sql.query(statement, requests=requests.reader(["key", "request"]), cached=cached) as found:
             yield from found
 
-    def _tried(
+    def _known_tries(
         self, dataset: lance.LanceDataset | None, columns: list[str], requests: TableSpool
     ) -> pa.RecordBatchReader:
         """Stream columns of the rows that may be of requested keys: where these are few, of no others."""

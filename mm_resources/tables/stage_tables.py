@@ -193,7 +193,7 @@ class StageTables:
         Raises:
             NotMaterialized: as `dataset`.
         """
-        opened, place = _opened(run_id), (self.store.uri(state.table), state.lance_version)
+        opened, place = _versions_of(run_id), (self.store.uri(state.table), state.lance_version)
         if place not in opened:
             opened[place] = self.dataset(asset, cell, state.place)
         return opened[place]
@@ -314,7 +314,7 @@ class StageTables:
 
 
 @lru_cache(maxsize=8)
-def _opened(run_id: str) -> dict[tuple[str, int], lance.LanceDataset]:  # noqa: ARG001 - the cache's key
+def _versions_of(run_id: str) -> dict[tuple[str, int], lance.LanceDataset]:  # noqa: ARG001 - the cache's key
     """Return the versions of tables that a run has opened in this process."""
     return {}
 

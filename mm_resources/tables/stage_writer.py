@@ -139,7 +139,7 @@ class StageWriter:
             raise Fenced(f"{name} at version {version} is no longer there; run the same command again")
         digest = RowDigest.resume(digested, self.contract.digest, self.contract.stand_ins)
         replaced = find_rows(base, owner, owners)
-        for batch in read_rows(base, replaced, self._digested):
+        for batch in read_rows(base, replaced, self._digest_columns):
             digest.remove(pa.Table.from_batches([batch]))
         spool = self._spool(batches)
         found = compare(base, _tables_of(spool), self.contract.bare, self._comparison, digest, some=replaced)
@@ -155,7 +155,7 @@ class StageWriter:
         return Comparison(self.contract.key, tuple(columns))
 
     @property
-    def _digested(self) -> list[str]:
+    def _digest_columns(self) -> list[str]:
         names = {*self.contract.digest, *(other for _, other in self.contract.stand_ins)}
         return [name for name in self.contract.bare.names if name in names]
 
