@@ -227,13 +227,13 @@ def _states(catalog: Catalog, pin: Pin, samples: pa.Array | None) -> TableSpool:
 def vector_drift(catalog: Catalog, before: Pin, after: Pin) -> VectorDrift:
     """Compare the primary embedder's vectors of two pins."""
     a, b = before.primary, after.primary
-    tables = [_features(catalog, each) for each in (a, b)]
-    changed = differing_owners(*tables, "feature_id", ["feature_id"])
+    one, other = _features(catalog, a), _features(catalog, b)
+    changed = differing_owners(one, other, "feature_id", ["feature_id"])
     cosine = None
     if a.space == b.space and a.rows and b.rows:
-        one, other = _centroids(*tables)
+        mean, later = _centroids(one, other)
         # Sums in another order differ in their last digits.
-        cosine = round(float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other))), _COSINE_DIGITS)
+        cosine = round(float(mean @ later / (np.linalg.norm(mean) * np.linalg.norm(later))), _COSINE_DIGITS)
     return VectorDrift((a.rows + b.rows - len(changed)) // 2, a.rows, b.rows, cosine)
 
 
