@@ -16,7 +16,7 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from tests.assets.whole_path.test_video import slide
 from tests.conftest import write_dataset
-from tests.faults.conftest import SENTENCES, TEXT, write_texts
+from tests.faults.conftest import TEXT
 from tests.faults.published import Published, cached, published, stored
 from tests.faults.victim import ADVANCING, CHECKPOINT_ROWS, Fault, Home
 from tests.kernels.videos import encode_video
@@ -59,36 +59,6 @@ def test_killed_between_a_tag_and_its_ref(home: Home, undisturbed: Home, expecte
     assert home.mm(*BACKFILL, fault=Fault(5, "after", "tag stages/")).code == -signal.SIGKILL
     assert home.mm(*BACKFILL).code == 0
     assert_undisturbed(home, TEXT, undisturbed, expected)
-
-
-@pytest.mark.slow
-def test_killed_in_a_version_by_difference(memory: Path) -> None:
-    """Kill a second version before each tenth boundary of its rows and refs, which it writes by difference."""
-    folder, cell, words = memory / "second-texts", Cell("tiny", "v2", "text"), ("backfill", "tiny@v2")
-    first = write_texts(folder, sentences=SENTENCES)
-    origin = Home(memory / "second")
-    assert origin.mm("register", str(first)).code == 0
-    assert origin.mm(*BACKFILL).code == 0
-    altered = ["A new sentence in the place of the first one.", *SENTENCES[1:]]
-    spec = write_texts(folder, sentences=altered)
-    spec.write_text(spec.read_text().replace("version: v1", "version: v2"))
-    assert origin.mm("register", str(spec)).code == 0
-    undisturbed = origin.copy(memory / "second-undisturbed")
-    assert undisturbed.mm(*words).code == 0
-    state = Catalog.open(undisturbed.store).tables.state("sample_metadata", cell)
-    assert state is not None
-    assert 0 < state.added < state.meta.rows, "the version is written by difference"
-    expected, kills = published(undisturbed.store, cell), 0
-    for at in itertools.count(5, 10):
-        home = origin.copy(memory / f"second-{at}")
-        killed = home.mm(*words, fault=Fault(at, "before", r"\w+ (stages|features|registry/refs)"))
-        if killed.code != -signal.SIGKILL:
-            break
-        kills += 1
-        assert home.mm(*words).code == 0
-        assert_undisturbed(home, cell, undisturbed, expected)
-        shutil.rmtree(home.root)
-    assert kills > 3
 
 
 @pytest.mark.slow
