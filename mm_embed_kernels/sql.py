@@ -290,11 +290,28 @@ class RowDigest:
         self.rows = 0
         self._state = 0
 
+    @staticmethod
+    def resume(
+        hexdigest: str, columns: tuple[str, ...], stand_ins: Iterable[tuple[str, str]] = ()
+    ) -> RowDigest:
+        """Return a digest over the rows that another one has covered, as its `hexdigest` gives it."""
+        digest = RowDigest(columns, stand_ins)
+        digest.rows, digest._state = (int(part, 16) for part in hexdigest.split("-"))
+        return digest
+
     def update(self, batch: pa.Table) -> None:
         """Add the rows of a batch."""
-        if batch.num_rows == 0:
-            return
         self.rows += batch.num_rows
+        self._state ^= self._hash(batch)
+
+    def remove(self, batch: pa.Table) -> None:
+        """Take away rows that were added."""
+        self.rows -= batch.num_rows
+        self._state ^= self._hash(batch)
+
+    def _hash(self, batch: pa.Table) -> int:
+        if batch.num_rows == 0:
+            return 0
         chosen = [name for name in self.columns if name in batch.column_names]
         found = {name: other for name, other in self.stand_ins.items() if other in batch.column_names}
         packed = ", ".join(
@@ -304,7 +321,7 @@ class RowDigest:
         statement = f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) AS hash FROM batch"
         with _connection() as connection:
             connection.register("batch", batch.select(sorted({*chosen, *found.values()})))
-            self._state ^= int(connection.execute(statement).fetchall()[0][0])
+            return int(connection.execute(statement).fetchall()[0][0])
 
     def hexdigest(self) -> str:
         """Return the number of rows and the digest, hex."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +12,7 @@ import pyarrow.compute as pc
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
+from mm_assets.cells.row_inputs import RowInputs
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.fields import current_times
@@ -48,9 +51,12 @@ _CELL_HASHES = "SELECT DISTINCT content_hash FROM raw SEMI JOIN reported USING (
 
 def _is_still_valid(run: CellRun) -> bool:
     """Check that all objects and packs of the last run exist and no blob was reported damaged."""
-    if _damaged_hashes(run):
-        return False
-    ends = sql.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
+    return not _damaged_hashes(run) and _are_present(run, partial(run.read, "content_blobs"))
+
+
+def _are_present(run: CellRun, read: sql.CellReader) -> bool:
+    """Check that all objects and packs of located blobs exist."""
+    ends = sql.fetch(_ENDS, blobs=read(["path", "offset", "size"]))
     return not any(run.catalog.blobs.presence_check().errors(ends))
 
 
@@ -65,12 +71,24 @@ def _damaged_hashes(run: CellRun) -> set[str]:
     return damaged
 
 
+def _rules(run: CellRun) -> dict[str, Any] | None:
+    """Return None where blobs have to be located again: some are damaged, or not the store's own."""
+    referenced = any(source.blobs == "reference" for source in run.spec.sources)
+    return None if referenced or _damaged_hashes(run) else {}
+
+
 @cell_asset(
     group="1_ingest",
     deps=["dataset_registry", "raw_assets"],
     kinds=["file"],
     checks=[("blobs_present", False)],
     is_still_valid=_is_still_valid,
+    row_inputs=RowInputs(
+        {"raw_assets": ("sample_id", "content_hash", "status", "source", "source_uri", "size")},
+        _rules,
+        owner="content_hash",
+        holds=_are_present,
+    ),
 )
 def content_blobs(run: CellRun) -> StageOutput:
     """The distinct blobs that the cell references: size, number of references and a verified location.
@@ -83,6 +101,10 @@ def content_blobs(run: CellRun) -> StageOutput:
         _fetch_again(run, lost)
         counts["fetched again"] = len(lost)
     written = run.write(_count_present(run, _blob_locations(run), counts))
+    for batch in run.read_written(written, ["size", "refcount"]):
+        counts["blobs"] += batch.num_rows
+        counts["bytes"] += pc.sum(batch["size"]).as_py() or 0
+        counts["references"] += pc.sum(batch["refcount"]).as_py() or 0
     return StageOutput(
         written,
         counts,
@@ -169,7 +191,4 @@ def _count_present(
             for row in sql.fetch(_REFERENCES, raw=raw, lost=pa.Table.from_pylist(lost)).to_pylist():
                 events.append({**row, "retryable": True, "attempt": attempts.get(row["sample_id"], 0) + 1})
         good = table.filter(pa.array([error is None for error in errors], pa.bool_()))
-        counts["blobs"] += good.num_rows
-        counts["bytes"] += pc.sum(good["size"]).as_py() or 0
-        counts["references"] += pc.sum(good["refcount"]).as_py() or 0
         yield good.append_column("verified_at", current_times(good.num_rows))

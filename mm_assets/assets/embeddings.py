@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from mm_assets.cells.cached_vectors import compute_vectors
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.cell_run import CellRun, count_written, embedder_inputs
 from mm_assets.cells.checks import completeness_check
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
@@ -35,6 +36,9 @@ _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "sec
     checks=[("every_segment_answered", True)],
     requires_models=True,
     extra_inputs=embedder_inputs,
+    row_inputs=RowInputs(
+        {"segments": columns_of("segments"), "curated_samples": ("sample_id", "source_uri")}, embedder_inputs
+    ),
 )
 def embeddings(run: CellRun) -> StageOutput:
     """Per segment and embedder: cache key, status and cost. The vectors stay in the compute cache.
@@ -42,9 +46,10 @@ def embeddings(run: CellRun) -> StageOutput:
     A vector is computed once for each input (a span of a blob, or a text) and embedder fingerprint, for all
     datasets and versions.
     """
-    counts = {"ok": 0, "failed": 0}
     wanted = sum(_compute(run, embedder) for embedder in run.embedders)
-    written = run.write(_record_results(run, counts))
+    written = run.write(_record_results(run))
+    found = count_written(run, written, "status")
+    counts = {status: found[status] for status in ("ok", "failed")}
     return StageOutput(
         written,
         {"embedders": ", ".join(embedder.name for embedder in run.embedders), **counts},
@@ -64,12 +69,12 @@ def _compute(run: CellRun, embedder: Embedder) -> int:
     compute_vectors(run, embedder)
     counted = sql.fetch(
         f"SELECT count(*) AS n FROM segments WHERE {inputs_of(embedder)['readable']}",
-        segments=run.read("segments", ["segment_id", "text"]),
+        segments=run.read_all("segments", ["segment_id", "text"]),
     )
     return int(counted["n"][0].as_py())
 
 
-def _record_results(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
+def _record_results(run: CellRun) -> Iterator[pa.Table]:
     events = run.new_failure_spill()
     names = [
         name
@@ -78,9 +83,7 @@ def _record_results(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
     ]
     for embedder in run.embedders:
         for table in _cached_results(run, embedder):
-            statuses, ids = table["status"].to_pylist(), table["segment_id"].to_pylist()
-            counts["ok"] += statuses.count("ok")
-            counts["failed"] += statuses.count("failed")
+            ids = table["segment_id"].to_pylist()
             failed = table.filter(pc.equal(table["status"], "failed")).to_pylist()
             events += [{**row, "embedder": embedder.name} for row in failed]
             rows = table.select(names)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,9 @@ from mm_assets.cells.cached_vectors import open_vectors
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import completeness_check
+from mm_assets.cells.row_inputs import USER_COLUMNS, RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
-from mm_embed_kernels import sql
+from mm_embed_kernels import contracts, sql
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.contracts.fields import current_times
 from mm_embed_kernels.embedders import Embedder
@@ -23,7 +24,7 @@ from mm_embed_kernels.sql import append_columns, number_rows
 from mm_resources.compute.cache import CachedVectors
 from mm_resources.features.bases import bases_of, free_table_name
 from mm_resources.features.table_metadata import metadata_of
-from mm_resources.features.versions import VersionWriter
+from mm_resources.features.versions import Part, VersionWriter
 from mm_resources.lineages.differences import COMPUTED_AT, Numbers, take_numbered
 
 # The row of each vector in the cache, and the user's columns of the sample. The feature rows themselves are
@@ -51,6 +52,13 @@ def _is_still_valid(run: CellRun) -> bool:
     extra_inputs=embedder_inputs,
     is_still_valid=_is_still_valid,
     shown_contract=FEATURES,
+    row_inputs=RowInputs(
+        {
+            "normalized_features": columns_of("normalized_features"),
+            "dataset_registry": ("sample_id", USER_COLUMNS),
+        },
+        lambda run: {**embedder_inputs(run), "user": [str(item) for item in run.spec.user_fields]},
+    ),
 )
 def feature_table(run: CellRun) -> StageOutput:
     """One indexed candidate LanceDB table per embedder: vectors, labels, splits, decisions and lineage.
@@ -58,7 +66,8 @@ def feature_table(run: CellRun) -> StageOutput:
     What differs from the base is written, as another version of the base's table. Readers see a candidate
     only after `feature_views` has tested and pinned it.
     """
-    entries = [_write(run, embedder) for embedder in run.embedders]
+    base = _base_entries(run)
+    entries = [_write(run, embedder, base.get(embedder.name)) for embedder in run.embedders]
     written = sum(entry["rows"] for entry in entries)
     return StageOutput(
         run.write([FEATURE_TABLE.rows(entries)]),
@@ -75,15 +84,32 @@ def feature_table(run: CellRun) -> StageOutput:
     )
 
 
-def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
-    """Write and index one embedder's candidate; return its row of the stage."""
+def _base_entries(run: CellRun) -> dict[str, dict[str, Any]]:
+    """Return the candidates of the base that the run's rows differ from in few samples, by embedder."""
+    if run.increment is None:
+        return {}
+    rows = run.catalog.tables.read(run.asset, run.cell, at=run.increment.base.place).read_all()
+    return {entry["embedder"]: entry for entry in rows.to_pylist()}
+
+
+def _write(run: CellRun, embedder: Embedder, base: dict[str, Any] | None) -> dict[str, Any]:
+    """Write and index one embedder's candidate; return its row of the stage.
+
+    Args:
+        base: the candidate of `CellRun.increment`.
+    """
     registry, features = run.catalog.registry, run.catalog.features
-    rows = _CellRows(run, embedder, open_vectors(run, embedder))
+    vectors = open_vectors(run, embedder)
+    part = None
+    if base is not None and run.increment is not None:
+        some = _CellRows(run, embedder, vectors, run.read)
+        part = Part(base["table"], base["lance_version"], base["digest"], some, run.increment.owners)
     candidate = VersionWriter(features, run.context.log.info, metadata=metadata_of(embedder)).write(
         free_table_name(registry, features, run.cell, embedder.name),
         feature_contract(embedder.dimension, run.spec.user_fields),
-        rows,
+        _CellRows(run, embedder, replace(vectors, keys=None), run.read_all),
         bases_of(registry, run.cell, run.parent_cell, embedder),
+        part,
     )
     return {
         "embedder": embedder.name,
@@ -101,11 +127,16 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _CellRows:
-    """One embedder's feature rows with the user's columns; rows without a cached vector are left out."""
+    """One embedder's feature rows with the user's columns; rows without a cached vector are left out.
+
+    Attributes:
+        read: streams columns of upstream rows: all, or those of some samples.
+    """
 
     run: CellRun
     embedder: Embedder
     vectors: CachedVectors
+    read: Callable[[str, list[str]], pa.RecordBatchReader]
 
     def bare_rows(self) -> Iterator[pa.Table]:
         """Yield all rows without their vectors, with the times when these were computed."""
@@ -122,18 +153,19 @@ class _CellRows:
         run = self.run
         user = [item.name for item in run.spec.user_fields]
         streams = {
-            "features": number_rows(partial(run.read, "normalized_features"))(
+            "features": number_rows(partial(self.read, "normalized_features"))(
                 ["feature_id", "sample_id", "cache_key", "embedder"]
             ),
             "vectors": self.vectors.row_ids("at"),
-            **({"listing": run.read("dataset_registry", ["sample_id", *user])} if user else {}),
+            **({"listing": self.read("dataset_registry", ["sample_id", *user])} if user else {}),
         }
         statement = _COLUMNS.format(
             user="".join(f', l."{name}"' for name in user),
             listing=_LISTING if user else "",
             embedder=sql.literal(self.embedder.name),
         )
-        tables = (pa.Table.from_batches([batch]) for batch in run.read("normalized_features"))
+        every = contracts.NORMALIZED_FEATURES.schema.names
+        tables = (pa.Table.from_batches([batch]) for batch in self.read("normalized_features", every))
         own = (table.filter(pc.equal(table["embedder"], self.embedder.name)) for table in tables)
         with sql.query(statement, **streams) as more:
             for table in append_columns(own, more):

@@ -13,11 +13,13 @@ from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import Check
 from mm_assets.cells.language_check import LANGUAGES_KNOWN, LanguageTally, language_check
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.contracts.fields import MEDIA, current_times
 from mm_embed_kernels.embedders import Embedder
+from mm_resources.tables.stage_writer import WrittenRows
 
 NORM_TOLERANCE = 1e-3
 
@@ -33,6 +35,15 @@ JOIN curated c ON e.sample_id = c.sample_id
 JOIN vectors v ON e.cache_key = v.key
 LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
 WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY row_id, e.feature_id
+"""
+_FEW_KEYS = 100_000
+_UNKNOWN_KEYS = f"""
+SELECT DISTINCT cache_key AS key FROM rows
+WHERE embedder = {{embedder}} AND language NOT IN ({{known}}) LIMIT {_FEW_KEYS + 1}
+"""
+_UNKNOWN = """
+SELECT r.cache_key, r.language, r.text, v._rowid AS row_id FROM rows r JOIN vectors v ON r.cache_key = v.key
+WHERE r.embedder = {embedder} AND r.language NOT IN ({known}) ORDER BY r.feature_id
 """
 # Columns of a sample; without decisions and duplicates, which take more memory than all others.
 _CURATED = [
@@ -59,14 +70,21 @@ _CURATED = [
     checks=[("vectors_sound", True), (LANGUAGES_KNOWN, False)],
     requires_models=True,
     extra_inputs=embedder_inputs,
+    row_inputs=RowInputs(
+        {
+            "embeddings": columns_of("embeddings", "seconds"),
+            "segments": ("segment_id", "sample_id", "text"),
+            "curated_samples": tuple(_CURATED),
+        },
+        embedder_inputs,
+    ),
 )
 def normalized_features(run: CellRun) -> StageOutput:
     """The shared feature rows of all modalities without their vectors, which are checked and referenced."""
     counts = {"features": 0, "unsound": 0}
-    tallies = [LanguageTally(embedder, run.modality) for embedder in run.embedders]
-    written = run.write(
-        table for tally in tallies for table in _check_norms(run, tally, _rows(run, tally.embedder), counts)
-    )
+    written = run.write(table for embedder in run.embedders for table in _check_norms(run, embedder, counts))
+    counts["features"] = written.rows
+    tallies = [_tally_languages(run, written, embedder) for embedder in run.embedders]
     return StageOutput(
         written,
         counts,
@@ -99,11 +117,31 @@ def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
     return vectors.attach(rows, embedder.dimension)
 
 
-def _check_norms(
-    run: CellRun, tally: LanguageTally, rows: Iterator[pa.Table], counts: dict[str, int]
-) -> Iterator[pa.Table]:
+def _tally_languages(run: CellRun, written: WrittenRows, embedder: Embedder) -> LanguageTally:
+    """Tally the texts in languages that an embedder does not know, which are few, with their vectors."""
+    tally = LanguageTally(embedder, run.modality)
+    if not tally.is_measured:
+        return tally
+    chosen = {"embedder": sql.literal(embedder.name), "known": sql.literals(tally.known)}
+    keys = sql.fetch(
+        _UNKNOWN_KEYS.format(**chosen), rows=run.read_written(written, ["cache_key", "language", "embedder"])
+    )["key"].combine_chunks()
+    if len(keys):
+        # Of many keys, all vectors' keys are read instead.
+        space = run.cache_space(run.embed_kernel(embedder))
+        vectors = space.vectors(keys if len(keys) <= _FEW_KEYS else None)
+        columns = ["feature_id", "cache_key", "language", "text", "embedder"]
+        rows = run.query_tables(
+            _UNKNOWN.format(**chosen), rows=run.read_written(written, columns), vectors=vectors.row_ids()
+        )
+        for table in vectors.attach(rows, embedder.dimension):
+            tally.add(table, vectors_of(table))
+    return tally
+
+
+def _check_norms(run: CellRun, embedder: Embedder, counts: dict[str, int]) -> Iterator[pa.Table]:
     """Yield the rows with a valid vector, without it; record a failure for each of the others."""
-    events, embedder = run.new_failure_spill(), tally.embedder
+    events = run.new_failure_spill()
     shared = {
         "dataset": run.cell.dataset,
         "version": run.cell.version,
@@ -112,15 +150,13 @@ def _check_norms(
         "preprocessing": json.dumps(embedder.preprocessing, sort_keys=True),
         "run_id": run.run_id,
     }
-    for table in rows:
+    for table in _rows(run, embedder):
         vectors = vectors_of(table)
         with np.errstate(invalid="ignore", over="ignore"):
             sound = np.abs(np.linalg.norm(vectors, axis=1) - 1) < NORM_TOLERANCE
         if vectors.shape[1] != embedder.dimension:
             sound[:] = False
-        counts["features"] += int(sound.sum())
         counts["unsound"] += int((~sound).sum())
-        tally.add(table, vectors)
         bare = table.drop(["vector"])
         bad = bare.filter(pa.array(~sound)).to_pylist()
         events += [

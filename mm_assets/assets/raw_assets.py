@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun, validation_inputs
+from mm_assets.cells.cell_run import CellRun, count_written, validation_inputs
 from mm_assets.cells.checks import completeness_check
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.validation.bounds import reject_before_download
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
@@ -23,6 +25,20 @@ LEFT JOIN cached c ON l.fetch_key = c.key AND l.error_class IS NULL
 ORDER BY l.sample_id
 """
 
+# Place, tag and size decide only where the content is not known; see the contract. A row that a version
+# shares with an earlier one keeps the time of modification that was listed first.
+_LISTED = columns_of("dataset_registry", "modified_at")
+
+
+def _rules(run: CellRun) -> dict[str, Any] | None:
+    """Return the bounds, and the part of each source that changes bytes; None where bounds need sizes."""
+    if any(bound.column == "size" for bound in run.validation):
+        return None
+    return {
+        **validation_inputs(run),
+        "flavours": FetchKernel(run.spec, run.catalog.blobs).flavours().to_pylist(),
+    }
+
 
 @cell_asset(
     group="1_ingest",
@@ -31,6 +47,7 @@ ORDER BY l.sample_id
     pool="network",
     checks=[("every_sample_recorded", True)],
     extra_inputs=validation_inputs,
+    row_inputs=RowInputs({"dataset_registry": _LISTED}, _rules),
 )
 def raw_assets(run: CellRun) -> StageOutput:
     """One row per discovered sample: source, fetch status and content hash; the bytes go to the blob store.
@@ -38,7 +55,7 @@ def raw_assets(run: CellRun) -> StageOutput:
     A source object that was read before, with the same etag or size and mtime, is not read again; one that
     the spec's validation rules reject by the columns of the listing is never read.
     """
-    kernel, counts = FetchKernel(run.spec, run.catalog.blobs), {"fetched": 0, "failed": 0}
+    kernel = FetchKernel(run.spec, run.catalog.blobs)
     with run.query(
         REQUESTS,
         listing=reject_before_download(run.read("dataset_registry"), run.validation),
@@ -51,7 +68,9 @@ def raw_assets(run: CellRun) -> StageOutput:
         flavours=kernel.flavours(),
         cached=run.cached_results(kernel),
     )
-    written = run.write(_record_failures(run, rows, counts))
+    written = run.write(_record_failures(run, rows))
+    found = count_written(run, written, "status")
+    counts = {status: found[status] for status in ("fetched", "failed")}
     return StageOutput(
         written,
         counts,
@@ -66,7 +85,7 @@ def raw_assets(run: CellRun) -> StageOutput:
     )
 
 
-def _record_failures(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+def _record_failures(run: CellRun, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
     events = run.new_failure_spill()
     names = run.contract("raw_assets").schema.names
     for table in rows:
@@ -74,6 +93,4 @@ def _record_failures(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, i
             events.append(
                 {**row, "error_class": row["cause"] or "fetch_error", "message": row["why"] or "not fetched"}
             )
-        counts["failed"] += (failed := table["status"].to_pylist().count("failed"))
-        counts["fetched"] += table.num_rows - failed
         yield table.drop(["size"]).rename_columns({"bytes": "size"}).select(names)

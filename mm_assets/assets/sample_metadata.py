@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.cell_run import CellRun, count_written
 from mm_assets.cells.checks import completeness_check
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.kernels.probe import ProbeKernel
 from mm_resources.compute.probe_prefixes import REFUSED_REQUESTS, merge_prefixes
@@ -30,6 +31,11 @@ def _inputs(run: CellRun) -> dict[str, Any]:
     return {"probe": run.modality.fingerprint("probe"), **kept}
 
 
+def _rules(run: CellRun) -> dict[str, Any] | None:
+    """Return the probe; None where the readable part of a medium counts, whose failure is no event."""
+    return _inputs(run) if run.spec.on_partial == "reject" else None
+
+
 @cell_asset(
     group="2_curate",
     deps=["raw_assets", "content_blobs"],
@@ -37,17 +43,21 @@ def _inputs(run: CellRun) -> dict[str, Any]:
     pool="ray",
     checks=[("every_blob_probed", True)],
     extra_inputs=_inputs,
+    row_inputs=RowInputs(
+        {"raw_assets": columns_of("raw_assets"), "content_blobs": ("content_hash",)}, _rules
+    ),
 )
 def sample_metadata(run: CellRun) -> StageOutput:
     """The probe of every fetched sample: media type by content, dimensions, language, time, quality signals.
 
     Media are opened in the sandbox, once for each content and probe version.
     """
-    counts = {"probed": 0, "unreadable": 0}
     blobs = run.read("content_blobs", ["content_hash"])
     rows = run.query_tables(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=_probe_results(run))
     fetched = run.total("content_blobs", "refcount")
-    written = run.write(_record_failures(run, rows, counts))
+    written = run.write(_record_failures(run, rows))
+    found = count_written(run, written, "probe")
+    counts = {"probed": found["ok"], "unreadable": found["failed"]}
     return StageOutput(
         written,
         counts,
@@ -75,10 +85,8 @@ def _probe_results(run: CellRun) -> pa.RecordBatchReader:
     return merge_prefixes(run.cache_space(kernel), run.cache_space(prefix))
 
 
-def _record_failures(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+def _record_failures(run: CellRun, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
     events = run.new_failure_spill()
     for table in rows:
         events += table.filter(pc.equal(table["probe"], "failed")).to_pylist()
-        counts["unreadable"] += (failed := table["probe"].to_pylist().count("failed"))
-        counts["probed"] += table.num_rows - failed
         yield table.drop(["attempt"])

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import completeness_check
+from mm_assets.cells.row_inputs import RowInputs
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernels.segment import SegmentKernel
@@ -59,16 +60,21 @@ def _inputs(run: CellRun) -> dict[str, Any]:
     checks=[("every_sample_segmented", True)],
     requires_models=True,
     extra_inputs=_inputs,
+    row_inputs=RowInputs(
+        {
+            "curated_samples": ("sample_id", "content_hash", "source_uri", "transcript", "kept"),
+            "content_blobs": ("content_hash",),
+        },
+        _inputs,
+    ),
 )
 def segments(run: CellRun) -> StageOutput:
     """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers.
 
     Where the spec requests transcripts, segments carry their transcript in `text`.
     """
-    kernel, counts = (
-        SegmentKernel(run.modality, run.catalog.blobs, run.limits),
-        {"segments": 0, "samples": 0, "failed": 0},
-    )
+    kernel = SegmentKernel(run.modality, run.catalog.blobs, run.limits)
+    counts = {"segments": 0, "samples": 0, "failed": 0}
     with run.query(
         _REQUESTS,
         curated=run.read("curated_samples", ["sample_id", "content_hash", "kept"]),
@@ -84,6 +90,7 @@ def segments(run: CellRun) -> StageOutput:
     )
     kept = run.total("curated_samples", "kept")
     written = run.write(_transcribe(run, _plan_segments(run, rows, counts)))
+    counts["segments"], counts["samples"] = written.rows, run.samples_written or 0
     return StageOutput(
         written,
         {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
@@ -103,9 +110,8 @@ def _plan_segments(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int
     for table in rows:
         failed = pc.equal(table["status"], "failed")
         events += (refused := table.filter(failed)).to_pylist()
-        found = _segment_rows(cut := table.filter(pc.invert(failed)), counts["segments"])
+        found = _segment_rows(table.filter(pc.invert(failed)), counts["segments"])
         counts["failed"] += refused.num_rows
-        counts["samples"] += cut.num_rows
         counts["segments"] += found.num_rows
         yield found
 

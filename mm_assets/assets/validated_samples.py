@@ -13,8 +13,8 @@ from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, validation_inputs
 from mm_assets.cells.checks import Check
 from mm_assets.cells.gates import GATE_CHECKS, evaluate_gates, gate_inputs
+from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
-from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.validation.bounds import REJECTED, rejection_reasons
 
@@ -29,6 +29,7 @@ def _inputs(run: CellRun) -> dict[str, Any]:
     kinds=["pandera", "lance"],
     checks=GATE_CHECKS,
     extra_inputs=_inputs,
+    row_inputs=RowInputs({"sample_metadata": columns_of("sample_metadata")}, validation_inputs),
 )
 def validated_samples(run: CellRun) -> StageOutput:
     """The samples that meet the contract and the spec's validation rules; the others are failure events.
@@ -40,6 +41,7 @@ def validated_samples(run: CellRun) -> StageOutput:
     counts = {"valid": 0, "invalid": 0, "rejected": 0}
     rows = (pa.Table.from_batches([batch]) for batch in run.read("sample_metadata"))
     written = run.write(_validate(run, rows, counts))
+    counts["valid"] = written.rows
     return StageOutput(written, counts, _gate_checks(run, counts))
 
 
@@ -56,14 +58,12 @@ def _validate(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) ->
         good = good.filter(pc.is_null(reasons))
         counts["invalid"] += len(broken)
         counts["rejected"] += len(rejected)
-        counts["valid"] += good.num_rows
         yield good
 
 
 def _gate_checks(run: CellRun, counts: dict[str, int]) -> list[Check]:
     """Evaluate the gates over all samples that failed before curation."""
-    listed = run.catalog.tables.read("dataset_registry", run.cell, ["sample_id"])
-    discovered = sql.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
+    discovered = int(run.catalog.tables.dataset("dataset_registry", run.cell).count_rows())
     by_class = Counter(run.catalog.failures.by_class(run.cell, STAGES[: STAGES.index(run.asset)]))
     probed = run.snapshot.meta("sample_metadata")
     broken = (probed.rows if probed else 0) - run.count_rows("sample_metadata")

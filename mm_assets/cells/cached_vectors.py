@@ -7,6 +7,7 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
 from mm_resources.compute.cache import CachedVectors, inputs_of
 from mm_resources.compute.cache_damage import drop_damaged_rows
+from mm_resources.storage.spool import TableSpool
 
 _REQUESTS = """
 SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
@@ -26,8 +27,9 @@ def open_vectors(run: CellRun, embedder: Embedder) -> CachedVectors:
     """Return the cached vectors of an embedder; damaged ones of the cell are computed again before."""
     space = run.cache_space(run.embed_kernel(embedder))
     rows = run.read("embeddings", ["cache_key", "status", "embedder"])
-    with run.query(_KEYS.format(embedder=sql.literal(embedder.name)), embeddings=rows) as keys:
-        dropped = drop_damaged_rows(space.uri, keys, run.context.log)
-    if dropped:
+    with run.query(_KEYS.format(embedder=sql.literal(embedder.name)), embeddings=rows) as found:
+        keys = TableSpool.of(found)
+    if drop_damaged_rows(space.uri, keys.reader(), run.context.log):
         compute_vectors(run, embedder)
-    return space.vectors()
+    few = keys.reader().read_all()["key"].combine_chunks() if run.increment is not None else None
+    return space.vectors(few)

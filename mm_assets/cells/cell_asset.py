@@ -8,6 +8,7 @@ from typing import Any
 
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
+from mm_assets.cells.row_inputs import RowInputs
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.contracts import Contract
 
@@ -47,6 +48,7 @@ class CellAsset:
     live_checks: Callable[[CellRun], list[Check]]
     shown_contract: Contract | None
     pool: str
+    row_inputs: RowInputs | None
 
 
 def cell_asset(  # noqa: PLR0913 - a declaration by keywords
@@ -63,6 +65,7 @@ def cell_asset(  # noqa: PLR0913 - a declaration by keywords
     live_checks: Callable[[CellRun], list[Check]] = _no_checks,
     shown_contract: Contract | None = None,
     pool: str = "",
+    row_inputs: RowInputs | None = None,
 ) -> Callable[[Body], CellAsset]:
     """Declare one of the twelve components.
 
@@ -77,6 +80,7 @@ def cell_asset(  # noqa: PLR0913 - a declaration by keywords
         live_checks: checks of external state, run in every run.
         shown_contract: contract of the asset's rows; by default that of its table.
         pool: Dagster pool of its runs: ``network``, ``ray`` or ``gpu``; the instance sets the limits.
+        row_inputs: inputs of the rows of a sample; None where all rows are computed in each run.
     """
 
     def wrap(body: Body) -> CellAsset:
@@ -95,6 +99,7 @@ def cell_asset(  # noqa: PLR0913 - a declaration by keywords
             live_checks,
             shown_contract,
             pool,
+            row_inputs,
         )
 
     return wrap

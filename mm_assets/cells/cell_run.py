@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mm_assets.cells.increment import Increment, count_kept
 from mm_assets.cells.run_context import RunContext
 from mm_assets.cells.run_tags import OVERRIDE_TAG, REDRIVE_TAG
 from mm_assets.cells.sample_count import SampleCount
@@ -32,9 +34,10 @@ from mm_resources.compute.runner import ComputeReport, KernelRunner
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.metering import UsageMeter
 from mm_resources.registry.registry import other_versions
+from mm_resources.storage import lance_datasets
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.patience import read_patiently
-from mm_resources.storage.spool import Spill
+from mm_resources.storage.spool import Spill, TableSpool
 from mm_resources.tables.failure_events import FailureFilter
 from mm_resources.tables.stage_writer import WrittenRows
 from mm_resources.work_settings import ModelSettings
@@ -50,6 +53,7 @@ class CellRun:
         began, meter, number: set by `begin`; the number is that of the ref that the stage will have.
         reports: counts of each computation of the stage.
         samples_written: samples in the written rows; None before `write`, and for a stage without sample ids.
+        increment: set at entry where the stage computes the rows of some samples and takes over the others.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class CellRun:
         self.run_id = context.run_id
         self.reports: list[ComputeReport] = []
         self.samples_written: int | None = None
+        self.increment: Increment | None = None
+        self._requested: dict[str, pa.Array] = {}
         self._upstream = UpstreamRows(self.catalog.tables, self.snapshot, self.run_id)
         self._events: list[Iterable[dict[str, Any]]] = []
 
@@ -162,7 +168,16 @@ class CellRun:
             )
 
     def read(self, asset: str, columns: list[str] | None = None) -> pa.RecordBatchReader:
-        """Stream an upstream table; a row that violates its contract becomes a failure event instead."""
+        """Stream an upstream table: all rows, or those of the samples that `increment` computes again.
+
+        A row that violates its contract becomes a failure event instead.
+        """
+        contract = self.contract(asset)
+        chosen = self.increment.filter_of(contract.schema.names) if self.increment else None
+        return self._upstream.read(asset, contract, columns, chosen)
+
+    def read_all(self, asset: str, columns: list[str]) -> pa.RecordBatchReader:
+        """Stream columns of an upstream table, always all rows; as `read` otherwise."""
         return self._upstream.read(asset, self.contract(asset), columns)
 
     def count_rows(self, asset: str) -> int:
@@ -170,9 +185,9 @@ class CellRun:
         return self._upstream.count_rows(asset)
 
     def total(self, asset: str, column: str) -> int:
-        """Return the sum of a column of an upstream table."""
+        """Return the sum of a column of an upstream table, over all rows."""
         statement = f'SELECT coalesce(sum("{column}"::BIGINT), 0)::BIGINT AS n FROM rows'
-        return int(sql.fetch(statement, rows=self.read(asset, [column]))["n"][0].as_py())
+        return int(sql.fetch(statement, rows=self.read_all(asset, [column]))["n"][0].as_py())
 
     def query(
         self, statement: str, **streams: pa.RecordBatchReader | pa.Table
@@ -198,7 +213,15 @@ class CellRun:
         Args:
             retries: earlier failures that are computed again; by default those of `redrive`.
         """
+        if self.increment is not None:
+            spool = TableSpool.of(requests.to_reader() if isinstance(requests, pa.Table) else requests)
+            requested = spool.reader(["key"]).read_all()["key"]
+            self._requested[kernel.fingerprint] = requested.combine_chunks()
+            requests = spool.reader()
         report = self._runner.run(kernel, requests, self.context.log, retries or self._retries)
+        if self.increment is not None:
+            kept = count_kept(self.increment, self.catalog.store, self.contract(self.asset), report.kernel)
+            report = replace(report, reused=report.reused + kept)
         self.reports.append(report)
         self.context.log.info(
             f"{report.kernel}: {report.computed:,} computed, {report.reused:,} reused, "
@@ -218,8 +241,11 @@ class CellRun:
     def cached_results(
         self, kernel: Kernel, columns: list[str] | None = None, only_ok: bool = False
     ) -> pa.RecordBatchReader:
-        """Stream the cached results of a kernel, one for each key."""
-        return self.cache_space(kernel).reader(columns, only_ok)
+        """Stream the cached results of a kernel, one for each key: of all, or of what `compute` requested."""
+        space = self.cache_space(kernel)
+        if self.increment is not None and kernel.fingerprint in self._requested:
+            return space.results_of(self._requested[kernel.fingerprint], columns, only_ok)
+        return space.reader(columns, only_ok)
 
     def cache_space(self, kernel: Kernel) -> CacheSpace:
         """Return the cache of a kernel's fingerprint."""
@@ -241,7 +267,7 @@ class CellRun:
             yield from group
         yield from self._upstream.violations()
 
-    def _other_versions(self) -> Iterator[Cell]:
+    def other_versions(self) -> Iterator[Cell]:
         """Yield the cells whose rows this one's are likely to repeat: the parent's, then the latest ones."""
         if self.parent_cell is not None:
             yield self.parent_cell
@@ -252,11 +278,21 @@ class CellRun:
 
         What differs from the stage's last rows is written, or from those of the parent version.
         """
-        count = SampleCount(self.asset)
-        rows, others = count.count_samples(batches), self._other_versions()
-        written = self.catalog.tables.write(self.asset, self.cell, self.contract(self.asset), rows, others)
+        count, contract, tables = SampleCount(self.asset), self.contract(self.asset), self.catalog.tables
+        if self.increment is None or self.increment.owner not in contract.schema.names:
+            rows = count.count_samples(batches)
+            written = tables.write(self.asset, self.cell, contract, rows, self.other_versions())
+        else:
+            some = (self.increment.base, self.increment.owner, self.increment.owners)
+            written = tables.write_changes(self.asset, self.cell, contract, batches, *some)
+            count.add_all(self.read_written(written, count.columns(contract.schema.names)))
         self.samples_written = count.samples
         return written
+
+    def read_written(self, written: WrittenRows, columns: list[str] | None = None) -> pa.RecordBatchReader:
+        """Stream all rows that were written, those that were taken over included."""
+        dataset = lance_datasets.open_dataset(self.catalog.store.uri(written.table), written.lance_version)
+        return lance_datasets.reader(dataset, self.contract(self.asset).bare, columns)
 
 
 def embedder_inputs(run: CellRun) -> dict[str, Any]:
@@ -267,3 +303,12 @@ def embedder_inputs(run: CellRun) -> dict[str, Any]:
 def validation_inputs(run: CellRun) -> dict[str, Any]:
     """Return the bounds that the spec sets on the cell's samples, as inputs of a stage; {} without any."""
     return {"validation": [vars(bound) for bound in run.validation]} if run.validation else {}
+
+
+def count_written(run: CellRun, written: WrittenRows, column: str) -> Counter[Any]:
+    """Count the rows that were written by the value of a column, those that were taken over included."""
+    counts: Counter[Any] = Counter()
+    for batch in run.read_written(written, [column]):
+        found = batch[column].value_counts()
+        counts.update(dict(zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True)))
+    return counts

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import GateClosed
+from mm_assets.cells.row_inputs import plan_increment, read_places, row_code
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.compute.progress import report
@@ -24,12 +25,16 @@ class Entry:
         code: code version and extra inputs.
         samples_in: samples that reach the stage; None where the stage before it did not count them.
         stored: the stage's last result if it is still valid, so that nothing is computed; else None.
+        row_code: digest of what decides about rows beside those upstream; see `StageRef.code`.
+        read: the rows upstream that the stage is computed from; see `StageRef.read`.
     """
 
     inputs: str
     code: Mapping[str, Any]
     samples_in: int | None
     stored: StageMeta | None
+    row_code: str = ""
+    read: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 def enter(run: CellRun, declared: CellAsset) -> Entry:
@@ -66,7 +71,11 @@ def enter(run: CellRun, declared: CellAsset) -> Entry:
         or not declared.is_still_valid(run)
     ):
         stored = None
-    return Entry(inputs, code, samples_in, stored)
+    if stored is not None:
+        return Entry(inputs, code, samples_in, stored)
+    decides = row_code(run, declared.row_inputs)
+    run.increment = plan_increment(run, declared.row_inputs, decides)
+    return Entry(inputs, code, samples_in, None, decides, read_places(run, declared.row_inputs))
 
 
 def _has_retries(run: CellRun, meta: StageMeta) -> bool:

@@ -88,8 +88,8 @@ def language_check(run: CellRun, tallies: Iterable[LanguageTally]) -> Check:
         name, known = tally.embedder.name, sql.literals(tally.known)
         counted = sql.fetch(
             _TEXTS.format(known=known, least=MIN_PROBABILITY, embedder=sql.literal(name)),
-            embeddings=run.read("embeddings", ["sample_id", "embedder"]),
-            validated=run.read("validated_samples", ["sample_id", "language", "language_confidence"]),
+            embeddings=run.read_all("embeddings", ["sample_id", "embedder"]),
+            validated=run.read_all("validated_samples", ["sample_id", "language", "language_confidence"]),
         ).to_pylist()[0]
         used.add(name)
         texts, unknown = int(counted["texts"]), int(counted["unknown"])

@@ -55,7 +55,7 @@ def publish(
     meta = _meta(run, entry, output, failed, checks, reason, list(drawn))
     # Recorded before the commit, so that the cost of a run killed in between is kept.
     _record(run, entry, meta)
-    run.catalog.tables.commit(run.asset, run.cell, output.rows, meta, run.number)
+    run.catalog.tables.commit(run.asset, run.cell, output.rows, meta, run.number, entry.row_code, entry.read)
     return _report(run, meta, checks, live_checks, unchanged=False)
 
 

@@ -33,12 +33,22 @@ class SampleCount:
         self._rows: int | None = None
         self._ids: list[np.ndarray[Any, Any]] = []
 
+    def columns(self, names: list[str]) -> list[str]:
+        """Return the columns that the count needs, of a stage with some columns."""
+        passed = [_PASSED_ROWS[self.asset][0]] if self.asset in _PASSED_ROWS else []
+        return [name for name in ("sample_id", *passed) if name in names]
+
     def count_samples(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Yield the tables unchanged, and count their samples."""
         for table in tables:
             if "sample_id" in table.column_names:
                 self._add(table)
             yield table
+
+    def add_all(self, rows: pa.RecordBatchReader) -> None:
+        """Count the samples of a stream."""
+        for _ in self.count_samples(pa.Table.from_batches([batch]) for batch in rows):
+            pass
 
     def _add(self, table: pa.Table) -> None:
         if self.asset in _PASSED_ROWS:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import Contract
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.storage.missing_columns import fill_columns
-from mm_resources.tables.stage_tables import StageTables
+from mm_resources.storage.row_ids import find_rows, read_rows
+from mm_resources.tables.stage_tables import NotMaterialized, StageTables
 
 # A column of a version of a table: its URI, Lance version, name ("" for the files of all columns).
 _ContractColumn = tuple[str, int, str]
@@ -29,21 +30,34 @@ class UpstreamRows:
         # By asset, key and message, since a stage may read a table more than once.
         self._violations: dict[tuple[str, str, str], dict[str, Any]] = {}
 
-    def read(self, asset: str, contract: Contract, columns: list[str] | None) -> pa.RecordBatchReader:
+    def read(
+        self,
+        asset: str,
+        contract: Contract,
+        columns: list[str] | None,
+        chosen: tuple[str, pa.Array] | None = None,
+    ) -> pa.RecordBatchReader:
         """Stream a table as it was at entry; a row that violates its contract is recorded and left out.
+
+        Args:
+            chosen: column and values of the rows that are read; all by default.
 
         Raises:
             NotMaterialized: when the asset was never materialized for the cell.
             DamagedFiles: when its files differ from their hashes.
         """
-        cell = self._snapshot.cell
-        state = self._snapshot.state(asset)
-        dataset = self._tables.dataset(asset, cell, state.place if state else None)
+        cell, state = self._snapshot.cell, self._snapshot.state(asset)
+        if state is None:
+            raise NotMaterialized(asset, cell)
+        dataset = self._tables.open_once(asset, cell, state, self._run_id)
         place = str(dataset.uri), int(dataset.version)
         if (whole := (*place, "")) not in (checked := _checked_columns(self._run_id)):
             self._tables.require_intact(asset, cell, dataset)
             checked.add(whole)
-        reader = self._tables.rows(dataset, columns)
+        if chosen is None:
+            reader = self._tables.rows(dataset, columns)
+        else:
+            reader = read_rows(dataset, find_rows(dataset, *chosen), columns or dataset.schema.names)
         # Contracts grow: a table of before lacks the newest columns.
         wanted = contract.bare if columns is None else reader.schema
         columns_read: dict[str, _ContractColumn] = {name: (*place, name) for name in reader.schema.names}
@@ -59,7 +73,7 @@ class UpstreamRows:
                 for row, line in broken:
                     self._violations[asset, str(row.get(contract.key)), line] = _violation(row, asset, line)
                 yield from good.to_batches()
-            if valid:
+            if valid and chosen is None:
                 checked.update(columns_read.values())
 
         rows = pa.RecordBatchReader.from_batches(reader.schema, checked_batches())

@@ -65,7 +65,7 @@ class Contract:
         schema: Arrow schema; field metadata holds description and row checks.
         key: column that identifies a row.
         digest: columns that enter the data version (never floats, never volatile ones such as a run id).
-        stand_ins: (column of the digest, column that enters in its place where it has a value).
+        stand_ins: (column, column that enters digests and comparisons in its place where it has a value).
         makers: columns that say who made a row, and when and where in which plan: a row that a version shares
             with an earlier one keeps those of the earlier one.
     """

@@ -57,7 +57,7 @@ DATASET_REGISTRY = Contract(
         "tag",
         "error_class",
     ),
-    stand_ins=(("locator", "content_hash"), ("tag", "content_hash")),
+    stand_ins=(("locator", "content_hash"), ("tag", "content_hash"), ("size", "content_hash")),
 )
 
 RAW_ASSETS = Contract(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.kernels.base import Kernel
 from mm_resources.compute.retry_policy import RETRYABLE, RetryPolicy
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.row_ids import take_rows
+from mm_resources.storage.row_ids import find_rows, read_rows, take_rows
 from mm_resources.storage.spool import TableSpool
 from mm_resources.storage.store import Store
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     import lance
 
 _TAKE_ROWS = 4_096
+# Folder with a file for each time that wrong results were evicted.
+_WRONG = "registry/wrong_results"
+# Up to one row in so many is taken by its row id; beyond, a scan costs less.
+_FEW = 10
 _BOOKKEEPING = [
     pa.field("attempt", pa.int32()),
     pa.field("environment", pa.string()),
@@ -58,6 +63,12 @@ _ORDER = (
 )
 _TWICE = f"SELECT key, arg_min(_rowid, {_ORDER}) AS best FROM heads GROUP BY key HAVING count(*) > 1"
 _DOUBLES = "SELECT _rowid AS row_id FROM heads JOIN twice USING (key) WHERE _rowid <> best ORDER BY 1"
+# Of the rows of each key, the one that counts.
+_BEST = f"""
+SELECT best FROM (
+  SELECT arg_min(_rowid, {_ORDER}) AS best, arg_min(status, {_ORDER}) AS status FROM heads GROUP BY key
+) WHERE {{chosen}} ORDER BY best
+"""
 _STATUS = ["key", "status", "error_class", "retryable", "attempt", "environment"]
 _HEADS = ["key", "status", "attempt", "at"]
 
@@ -86,14 +97,19 @@ class CachedVectors:
     """The vectors of one kernel at one moment: joins carry their row ids, and the vectors are read last.
 
     A vector is hundreds of times as large as its key, so that no join and no sort should have to carry it.
+
+    Attributes:
+        keys: keys whose vectors are wanted; None for all.
     """
 
     space: CacheSpace
     dataset: lance.LanceDataset | None
+    keys: pa.Array | None = None
 
     def row_ids(self, *columns: str) -> pa.RecordBatchReader:
-        """``key`` and ``_rowid`` of every vector, unique by key, and further columns."""
-        return self.space.snapshot(self.dataset, ["key", *columns], only_ok=True, row_ids=True)
+        """``key`` and ``_rowid`` of every wanted vector, unique by key, and further columns."""
+        names = ["key", *columns]
+        return self.space.snapshot(self.dataset, names, only_ok=True, row_ids=True, keys=self.keys)
 
     def attach(self, tables: Iterable[pa.Table], dimension: int) -> Iterator[pa.Table]:
         """Replace the column ``row_id`` by ``vector``, float32 [dimension].
@@ -124,15 +140,30 @@ class CacheSpace:
         """The results as they are now, one for each key."""
         return self.snapshot(lance_datasets.open_dataset(self.uri), columns, only_ok)
 
+    def results_of(
+        self, keys: pa.Array, columns: list[str] | None = None, only_ok: bool = False
+    ) -> pa.RecordBatchReader:
+        """The results of some keys as they are now, one for each; the keys alone are read of the others."""
+        return self.snapshot(lance_datasets.open_dataset(self.uri), columns, only_ok, keys=keys)
+
     def snapshot(
         self,
         dataset: lance.LanceDataset | None,
         columns: list[str] | None = None,
         only_ok: bool = False,
         row_ids: bool = False,
+        keys: pa.Array | None = None,
     ) -> pa.RecordBatchReader:
-        """The results at one moment, one for each key; with their row ids, if wanted, as ``_rowid``."""
+        """The results at one moment, one for each key; with their row ids, if wanted, as ``_rowid``.
+
+        Args:
+            keys: those whose results are wanted; None for all.
+        """
         names = columns or self.schema.names
+        if dataset is not None and keys is not None:
+            heads = read_rows(dataset, find_rows(dataset, "key", keys), _HEADS, with_ids=True)
+            best = sql.fetch(_BEST.format(chosen="status = 'ok'" if only_ok else "true"), heads=heads)
+            return read_rows(dataset, best["best"].to_numpy(), names, with_ids=row_ids)
         rows = lance_datasets.reader(
             dataset, self.schema, names, "status = 'ok'" if only_ok else None, row_ids=True
         )
@@ -147,9 +178,9 @@ class CacheSpace:
 
         return pa.RecordBatchReader.from_batches(schema, unique())
 
-    def vectors(self) -> CachedVectors:
-        """The vectors as they are now."""
-        return CachedVectors(self, lance_datasets.open_dataset(self.uri))
+    def vectors(self, keys: pa.Array | None = None) -> CachedVectors:
+        """The vectors as they are now: of some keys, or all."""
+        return CachedVectors(self, lance_datasets.open_dataset(self.uri), keys)
 
     def misses(self, requests: TableSpool, retries: RetryPolicy = RETRYABLE) -> Iterator[pa.RecordBatch]:
         """Stream the distinct keys of `requests` (columns: key, request) with what the cache lacks of them.
@@ -165,7 +196,7 @@ class CacheSpace:
         self._known = _fragments(dataset)
         counted = dataset is not None and _RUNS.name in dataset.schema.names
         columns = [*_STATUS, _RUNS.name] if counted else _STATUS
-        cached = lance_datasets.reader(dataset, self._stored, columns)
+        cached = self._known_tries(dataset, columns, requests)
         runs = f"c.{_RUNS.name}" if counted else "NULL::INTEGER"
         statement = _MISSES.format(
             again=_condition(retries, self.environment, runs),
@@ -174,6 +205,15 @@ class CacheSpace:
         )
         with sql.query(statement, requests=requests.reader(["key", "request"]), cached=cached) as found:
             yield from found
+
+    def _known_tries(
+        self, dataset: lance.LanceDataset | None, columns: list[str], requests: TableSpool
+    ) -> pa.RecordBatchReader:
+        """Stream columns of the rows that may be of requested keys: where these are few, of no others."""
+        if dataset is None or requests.rows * _FEW > int(dataset.count_rows()):
+            return lance_datasets.reader(dataset, self._stored, columns)
+        keys = requests.reader(["key"]).read_all()["key"].combine_chunks()
+        return read_rows(dataset, find_rows(dataset, "key", keys), columns)
 
     def append(
         self, results: pa.Table, attempts: Mapping[str, int], runs: Mapping[str, int] | None = None
@@ -245,6 +285,14 @@ class ComputeCache:
 
     def space(self, kernel: Kernel) -> CacheSpace:
         return CacheSpace(self.store, kernel)
+
+    def note_wrong_results(self) -> None:
+        """Record that results are evicted since they were wrong: rows made of them may be anywhere."""
+        self.store.create(f"{_WRONG}/{uuid.uuid4().hex}.json", b"{}")
+
+    def count_notes(self) -> int:
+        """Return how often wrong results were evicted."""
+        return len(self.store.names(_WRONG))
 
 
 def doubles(dataset: lance.LanceDataset) -> list[int]:

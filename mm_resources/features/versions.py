@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.contracts.fields import TIME
+from mm_embed_kernels.sql import RowDigest
 from mm_resources.features import vector_indexes
 from mm_resources.features.feature_tables import Candidate, FeatureTables, digest_of
 from mm_resources.features.table_metadata import stored_metadata
@@ -20,6 +21,7 @@ from mm_resources.lineages.bounds import BOUNDS, Bounds, reason_to_rewrite, tail
 from mm_resources.lineages.differences import COMPUTED_AT, Comparison, Difference, Numbers, compare
 from mm_resources.registry.pins import PinnedTable
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.row_ids import RowIds, find_rows, read_rows
 from mm_resources.storage.table_files import damage_of
 
 if TYPE_CHECKING:
@@ -42,6 +44,28 @@ class FeatureRows(Protocol):
 
 
 @dataclass(frozen=True)
+class Part:
+    """The rows of some samples of a cell, whose other rows are those of a base.
+
+    Attributes:
+        table, lance_version: the base.
+        digest: of the base's rows.
+        rows: the rows of the samples.
+        samples: the samples, whose rows of the base go.
+    """
+
+    table: str
+    lance_version: int
+    digest: str
+    rows: FeatureRows
+    samples: pa.Array
+
+    def is_on(self, pinned: PinnedTable) -> bool:
+        """Return whether a published table is the base."""
+        return (pinned.table, pinned.lance_version) == (self.table, self.lance_version)
+
+
+@dataclass(frozen=True)
 class VersionWriter:
     """Writes the versions of feature tables; `mm_resources.lineages` states the protocol.
 
@@ -59,7 +83,12 @@ class VersionWriter:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def write(
-        self, name: str, contract: Contract, rows: FeatureRows, bases: Iterable[PinnedTable]
+        self,
+        name: str,
+        contract: Contract,
+        rows: FeatureRows,
+        bases: Iterable[PinnedTable],
+        part: Part | None = None,
     ) -> Candidate:
         """Write a candidate as its difference from the first sound base, or whole into a table of its own.
 
@@ -68,14 +97,18 @@ class VersionWriter:
         Args:
             name: table of a candidate that is written whole; no pin may name it.
             bases: published tables of the same embedder, best first.
+            part: what differs from one of them, where that is known; the others of its rows are not compared.
 
         Raises:
             Fenced: when other runs write the same table.
         """
-        for pinned in bases:
+        ordered = sorted(bases, key=part.is_on, reverse=True) if part is not None else bases
+        for pinned in ordered:
             base = self._sound_base(pinned, contract)
             if base is not None:
-                return self._extend(pinned, base, contract, rows) or self._write_whole(name, contract, rows)
+                known = part if part is not None and part.is_on(pinned) else None
+                found = self._extend(pinned, base, contract, rows, known)
+                return found or self._write_whole(name, contract, rows)
         return self._write_whole(name, contract, rows)
 
     def _write_whole(self, name: str, contract: Contract, rows: FeatureRows) -> Candidate:
@@ -99,11 +132,21 @@ class VersionWriter:
         return base
 
     def _extend(
-        self, pinned: PinnedTable, base: lance.LanceDataset, contract: Contract, rows: FeatureRows
+        self,
+        pinned: PinnedTable,
+        base: lance.LanceDataset,
+        contract: Contract,
+        rows: FeatureRows,
+        part: Part | None,
     ) -> Candidate | None:
         """Write the difference from a base; None where the whole is to be written instead."""
-        digest, texts = digest_of(contract.schema), 0
+        digest, texts, replaced = digest_of(contract.schema), 0, None
         narrow = _without_vector(contract)
+        if part is not None:
+            rows, replaced = part.rows, find_rows(base, "sample_id", part.samples)
+            digest = RowDigest.resume(part.digest, digest.columns)
+            for batch in read_rows(base, replaced, list(digest.columns)):
+                digest.remove(pa.Table.from_batches([batch]))
 
         def narrow_tables() -> Iterator[pa.Table]:
             nonlocal texts
@@ -119,7 +162,10 @@ class VersionWriter:
             narrow.bare.append(pa.field(COMPUTED_AT, TIME)),
             Comparison(contract.key, tuple(columns), "created_at"),
             digest,
+            some=replaced,
         )
+        if replaced is not None and not texts:
+            texts = _count_other_texts(base, replaced)
         index = vector_indexes.index_for(found.rows)
         reason = self._reason_to_rewrite(pinned, base, found, index, bool(texts))
         if reason:
@@ -191,6 +237,12 @@ class VersionWriter:
         if counted != found.rows:
             raise RuntimeError(f"{pinned.table} at version {version} has {counted} rows, not {found.rows}")
         return version
+
+
+def _count_other_texts(base: lance.LanceDataset, replaced: RowIds) -> int:
+    """Return the number of rows of a base with a text, but for some rows."""
+    gone = sum(int(pc.count(batch["text"]).as_py()) for batch in read_rows(base, replaced, ["text"]))
+    return int(base.count_rows("text IS NOT NULL")) - gone
 
 
 def _without_vector(contract: Contract) -> Contract:

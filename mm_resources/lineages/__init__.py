@@ -25,6 +25,10 @@ How a version is written:
 8. The pin is created exclusively. This is the publish, and the one fence: a writer that was suspended at any
    step moves the head, makes a version that no pin names, and fails here.
 
+A stage may know beforehand which rows differ: `changes.changed_owners` compares the two versions of what it
+reads, by the fragments and deleted rows that they do not share. It then writes the rows of these owners, and
+step 2 compares them with the base's rows of the same owners alone.
+
 A writer that is killed leaves files and versions that no pin names; upkeep removes them after its period of
 grace. No step removes or alters a file that a version of another pin names.
 """

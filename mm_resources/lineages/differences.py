@@ -13,6 +13,7 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.sql import RowDigest
 from mm_resources.lineages.commits import Addresses
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.row_ids import read_rows
 from mm_resources.storage.spool import TableSpool
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def compare(
     how: Comparison,
     digest: RowDigest,
     measure: Callable[[pa.Table], None] = lambda _: None,
+    some: Addresses | None = None,
 ) -> Difference:
     """Compare the rows of a version with its base's; one scan of each, without vectors.
 
@@ -93,6 +95,7 @@ def compare(
         schema: their columns.
         digest: takes all rows.
         measure: called with each table.
+        some: addresses of the rows of the base that `tables` replace, where the others stay as they are.
     """
     count = 0
 
@@ -119,13 +122,18 @@ def compare(
         computed_at=f"epoch_us({COMPUTED_AT})" if timed else "NULL::BIGINT",
         columns=", ".join(map(_quote, how.columns)),
     )
-    old = lance_datasets.reader(base, base.schema, stored, row_ids=True)
+    old = (
+        lance_datasets.reader(base, base.schema, stored, row_ids=True)
+        if some is None
+        else read_rows(base, some, stored, with_ids=True)
+    )
     with sql.query(statement, base=old, rows=stream) as changes:
         spool = TableSpool.of(changes)
     gone = _distinct(spool, "address", np.uint64)
     new = _distinct(spool, "number", np.int64)
-    adds_up = int(base.count_rows()) - len(gone) + len(new) == count
-    return Difference(count, gone, new, adds_up)
+    compared = int(base.count_rows()) if some is None else len(some)
+    others = int(base.count_rows()) - compared
+    return Difference(others + count, gone, new, compared - len(gone) + len(new) == count)
 
 
 def take_numbered(tables: Iterable[pa.Table], numbers: Numbers | None) -> Iterator[pa.Table]:

@@ -42,6 +42,7 @@ def evict_rows(
     if rows.num_rows == 0:
         return 0
     modality, limits = get(pin.modality), Limits()
+    catalog.cache.note_wrong_results()
     # Stages first: a repair that is killed after it computes again what is cached, which harms nothing.
     repair.mark(catalog, pin.cell, *_STAGES)
     repair.tables.setdefault(table_path(pinned.table), set()).add(pinned.lance_version)

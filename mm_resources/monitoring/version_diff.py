@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.registry.pins import Pin
+from mm_resources.features.table_paths import table_path
+from mm_resources.lineages.changes import changed_owners, differing_owners, own_rows
+from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.row_ids import find_rows, read_rows
 from mm_resources.storage.spool import TableSpool
+from mm_resources.tables.stage_tables import stage_path
+
+if TYPE_CHECKING:
+    import lance
 
 EXAMPLES = 5
 _STATES = """
@@ -72,7 +81,12 @@ FROM changes WHERE decided GROUP BY ALL ORDER BY samples DESC, "from", "to"
 _FLAGS = (
     "SELECT count(*) FILTER (resplit) AS resplit, count(*) FILTER (relabelled) AS relabelled FROM changes"
 )
-_SHARED = "SELECT count(*) AS n FROM a SEMI JOIN b USING (feature_id)"
+# Columns of a sample by which two versions are compared.
+_COMPARED = {
+    "raw_assets": ["key", "content_hash", "label"],
+    "curated_samples": ["kept", "rule", "split"],
+}
+_COSINE_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -125,20 +139,24 @@ class CellDiff:
 
 
 def diff(catalog: Catalog, before: Cell, after: Cell) -> CellDiff:
-    """Compare the published versions of two cells of one modality.
+    """Compare the published versions of two cells of one modality: by what they do not share.
 
     Raises:
         UserError: when nothing is published of one of them.
     """
     pins = [catalog.registry.published_pin(cell.dataset_version, cell.modality) for cell in (before, after)]
-    states = [_states(catalog, cell, pin) for cell, pin in zip((before, after), pins, strict=True)]
+    changed = _changed_samples(catalog, *pins)
+    states = [_states(catalog, pin, changed) for pin in pins]
+    # Samples that differ in nothing are the same, and are not read.
+    unread = 0 if changed is None else _stage(catalog, pins[1], "raw_assets").count_rows() - states[1].rows
     with sql.query(_CHANGES, before=states[0].reader(), after=states[1].reader()) as rows:
         changes = TableSpool.of(rows)
     kinds = sql.fetch(_COUNTS.format(examples=EXAMPLES), changes=changes.reader()).to_pylist()
+    counts = {row["kind"]: row["samples"] for row in kinds}
     flags = sql.fetch(_FLAGS, changes=changes.reader()).to_pylist()[0]
     return CellDiff(
         after.modality,
-        **{row["kind"]: row["samples"] for row in kinds},
+        **{**counts, "same": counts.get("same", 0) + unread},
         decisions=sql.fetch(_DECISIONS.format(examples=EXAMPLES), changes=changes.reader()).to_pylist(),
         **flags,
         examples={row["kind"]: row["examples"] for row in kinds if row["kind"] != "same"},
@@ -163,38 +181,82 @@ def common_modalities(catalog: Catalog, before: str, after: str) -> list[str]:
     return sorted(published[0] & published[1])
 
 
-def _states(catalog: Catalog, cell: Cell, pin: Pin) -> TableSpool:
-    """Return key, content, split, label and state of every sample of a published cell."""
+def _changed_samples(catalog: Catalog, before: Pin, after: Pin) -> pa.Array | None:
+    """Return the samples whose content, decision or publish may differ; None where that cannot be told.
 
-    def stage(asset: str, columns: list[str]) -> pa.RecordBatchReader:
-        return catalog.tables.read(asset, cell, columns, at=pin.place(asset))
+    Of tables that both versions share, only the rows that one of them lacks are read.
+    """
+    found = []
+    for asset, columns in _COMPARED.items():
+        places = [_place(asset, pin) for pin in (before, after)]
+        found.append(changed_owners(catalog.store, places[0], places[1], "sample_id", columns))
+    tables = [(table_path(pin.primary.table), pin.primary.lance_version) for pin in (before, after)]
+    found.append(changed_owners(catalog.store, tables[0], tables[1], "sample_id", ()))
+    known = [each for each in found if each is not None]
+    return pc.unique(pa.concat_arrays(known)) if len(known) == len(found) else None
 
-    published = catalog.features.rows(pin, ["sample_id"])
-    raw = stage("raw_assets", ["sample_id", "key", "content_hash", "label"])
-    curated = stage("curated_samples", ["sample_id", "kept", "rule", "split"])
-    with sql.query(_STATES, raw=raw, curated=curated, published=published) as rows:
+
+def _place(asset: str, pin: Pin) -> tuple[str, int]:
+    """Return the table and the version of a pinned stage."""
+    place = pin.place(asset)
+    return stage_path(asset, pin.cell, place), int(place["lance_version"])
+
+
+def _stage(catalog: Catalog, pin: Pin, asset: str) -> lance.LanceDataset:
+    return catalog.tables.dataset(asset, pin.cell, pin.place(asset))
+
+
+def _states(catalog: Catalog, pin: Pin, samples: pa.Array | None) -> TableSpool:
+    """Return key, content, split, label and state of samples of a published cell; of all for None."""
+
+    def read(dataset: lance.LanceDataset, columns: list[str]) -> pa.RecordBatchReader:
+        if samples is None:
+            return lance_datasets.reader(dataset, dataset.schema, columns)
+        return read_rows(dataset, find_rows(dataset, "sample_id", samples), columns)
+
+    raw, curated = (_stage(catalog, pin, asset) for asset in _COMPARED)
+    streams = {
+        "raw": read(raw, ["sample_id", *_COMPARED["raw_assets"]]),
+        "curated": read(curated, ["sample_id", *_COMPARED["curated_samples"]]),
+        "published": read(_features(catalog, pin.primary), ["sample_id"]),
+    }
+    with sql.query(_STATES, **streams) as rows:
         return TableSpool.of(rows)
 
 
 def vector_drift(catalog: Catalog, before: Pin, after: Pin) -> VectorDrift:
     """Compare the primary embedder's vectors of two pins."""
     a, b = before.primary, after.primary
-    shared = sql.fetch(
-        _SHARED,
-        a=catalog.features.rows(before, ["feature_id"]),
-        b=catalog.features.rows(after, ["feature_id"]),
-    )["n"][0].as_py()
+    one, other = _features(catalog, a), _features(catalog, b)
+    changed = differing_owners(one, other, "feature_id", ["feature_id"])
     cosine = None
     if a.space == b.space and a.rows and b.rows:
-        one, other = (_centroid(catalog, pin) for pin in (before, after))
-        cosine = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
-    return VectorDrift(shared, a.rows, b.rows, cosine)
+        mean, later = _centroids(one, other)
+        # Sums in another order differ in their last digits.
+        cosine = round(float(mean @ later / (np.linalg.norm(mean) * np.linalg.norm(later))), _COSINE_DIGITS)
+    return VectorDrift((a.rows + b.rows - len(changed)) // 2, a.rows, b.rows, cosine)
 
 
-def _centroid(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
-    """Return the mean of a table's vectors, float64 [dimension]."""
-    table = pin.primary
-    total = np.zeros(table.dimension)
-    for batch in catalog.features.rows(pin, ["vector"]):
+def _features(catalog: Catalog, table: PinnedTable) -> lance.LanceDataset:
+    return catalog.features.dataset(table.table, table.lance_version)
+
+
+def _centroids(
+    one: lance.LanceDataset, other: lance.LanceDataset
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the mean of the vectors of two tables, each float64 [dimension]; shared rows are read once."""
+    first = _sum(lance_datasets.reader(one, one.schema, ["vector"]))
+    if one.uri != other.uri:
+        second = _sum(lance_datasets.reader(other, other.schema, ["vector"]))
+    else:
+        gone, come = own_rows(one, other, ["vector"]), own_rows(other, one, ["vector"])
+        second = first - _sum(gone) + _sum(come)
+    return first / one.count_rows(), second / other.count_rows()
+
+
+def _sum(rows: pa.RecordBatchReader) -> np.ndarray[Any, Any]:
+    """Return the sum of vectors, float64 [dimension]."""
+    total = np.zeros(rows.schema.field("vector").type.list_size)
+    for batch in rows:
         total += vectors_of(batch).sum(axis=0, dtype=np.float64)
-    return total / max(1, table.rows)
+    return total

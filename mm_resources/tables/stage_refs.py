@@ -84,6 +84,10 @@ class StageRef:
         base: ``TABLE@VERSION`` on which the version was written; "" where it was written whole.
         gone: rows of the base that it does not have.
         added: rows that the base does not have.
+        digest: of the rows, over the columns that the contract digests; "" in refs of before.
+        code: digest of all that decides about a row besides the rows upstream; "" for a stage whose rows are
+            not computed by difference.
+        read: upstream asset -> [table, Lance version] that the rows were computed from.
     """
 
     number: int
@@ -94,6 +98,9 @@ class StageRef:
     base: str = ""
     gone: int = 0
     added: int = 0
+    digest: str = ""
+    code: str = ""
+    read: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
     def place(self) -> dict[str, Any]:

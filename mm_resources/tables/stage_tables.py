@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -186,6 +187,17 @@ class StageTables:
             raise NotMaterialized(asset, cell)
         return dataset
 
+    def open_once(self, asset: str, cell: Cell, state: StageRef, run_id: str) -> lance.LanceDataset:
+        """Open the rows of a ref once in a run, since a version never changes.
+
+        Raises:
+            NotMaterialized: as `dataset`.
+        """
+        opened, place = _versions_of(run_id), (self.store.uri(state.table), state.lance_version)
+        if place not in opened:
+            opened[place] = self.dataset(asset, cell, state.place)
+        return opened[place]
+
     def require_intact(self, asset: str, cell: Cell, dataset: lance.LanceDataset) -> None:
         """Check that the files of a version match their hashes.
 
@@ -225,11 +237,36 @@ class StageTables:
         """
         own = self.state(asset, cell)
         base = own or next(filter(None, (self._adopt(asset, other) for other in others)), None)
-        is_own = own is not None and is_own_table(own.table, asset, cell)
-        name = own.table if own is not None and is_own else stage_path(asset, cell)
         bases = [(base.table, base.lance_version)] if base else []
-        message = f"{asset} {cell.partition_key}"
-        return StageWriter(self.store, contract, message).write(name, batches, bases)
+        return self._writer(asset, cell, contract).write(_own_table(asset, cell, own), batches, bases)
+
+    def write_changes(
+        self,
+        asset: str,
+        cell: Cell,
+        contract: Contract,
+        batches: Iterable[pa.Table],
+        base: StageRef,
+        owner: str,
+        owners: pa.Array,
+    ) -> WrittenRows:
+        """Write the rows of some owners on top of a base, whose other rows stay; as `write` otherwise.
+
+        Args:
+            base: ref of rows for which `is_sound_base` holds.
+            owner, owners: column that names the owner of a row, and those whose rows `batches` are.
+        """
+        own = _own_table(asset, cell, self.state(asset, cell))
+        return self._writer(asset, cell, contract).write_changes(
+            (base.table, base.lance_version, base.digest), own, batches, owner, owners
+        )
+
+    def is_sound_base(self, base: StageRef, contract: Contract) -> bool:
+        """Return whether the rows of a ref are there, whole and of the contract's columns."""
+        return StageWriter(self.store, contract, "").sound_base(base.table, base.lance_version) is not None
+
+    def _writer(self, asset: str, cell: Cell, contract: Contract) -> StageWriter:
+        return StageWriter(self.store, contract, f"{asset} {cell.partition_key}")
 
     def _adopt(self, asset: str, cell: Cell) -> StageRef | None:
         """Return the last ref of a cell, after a table of a store of before refs has got one."""
@@ -239,18 +276,29 @@ class StageTables:
             return self.state(asset, cell)
         return found
 
-    def commit(self, asset: str, cell: Cell, written: WrittenRows, meta: StageMeta, number: int) -> None:
+    def commit(
+        self,
+        asset: str,
+        cell: Cell,
+        written: WrittenRows,
+        meta: StageMeta,
+        number: int,
+        code: str = "",
+        read: Mapping[str, list[Any]] | None = None,
+    ) -> None:
         """Publish written rows with the stage's metadata, by one ref.
 
         Args:
             number: as `fence` returned it before the work.
+            code, read: see `StageRef`.
 
         Raises:
             Fenced: when another run published since.
         """
-        names = ("table", "lance_version", "base", "gone", "added")
+        names = ("table", "lance_version", "base", "gone", "added", "digest")
         place = {name: getattr(written, name) for name in names}
-        self._publish(asset, cell, StageRef(number, **place, tag="", meta=meta))
+        ref = StageRef(number, **place, tag="", meta=meta, code=code, read=dict(read or {}))
+        self._publish(asset, cell, ref)
 
     def _publish(self, asset: str, cell: Cell, ref: StageRef) -> None:
         """Tag the rows and failures of a ref, then create it."""
@@ -263,6 +311,18 @@ class StageTables:
         if meta.failures:
             tag = ref_tag(cell, number, meta.failures)
             dataset_versions.tag(self.store.uri(failures_path(asset, cell)), meta.failures, tag)
+
+
+@lru_cache(maxsize=8)
+def _versions_of(run_id: str) -> dict[tuple[str, int], lance.LanceDataset]:  # noqa: ARG001 - the cache's key
+    """Return the versions of tables that a run has opened in this process."""
+    return {}
+
+
+def _own_table(asset: str, cell: Cell, own: StageRef | None) -> str:
+    """Return the name of the table into which a cell's rows are written whole."""
+    is_own = own is not None and is_own_table(own.table, asset, cell)
+    return own.table if own is not None and is_own else stage_path(asset, cell)
 
 
 def failures_path(asset: str, cell: Cell) -> str:

@@ -18,6 +18,8 @@ from mm_resources.lineages import commits
 from mm_resources.lineages.bounds import BOUNDS, Bounds, reason_to_rewrite, tail_of
 from mm_resources.lineages.differences import Comparison, Difference, compare, take_numbered
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.row_ids import find_rows, read_rows
 from mm_resources.storage.spool import TableSpool
 from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import damage_of
@@ -81,9 +83,13 @@ class StageWriter:
         """
         digest = RowDigest(self.contract.digest, self.contract.stand_ins)
         for name, version in bases:
-            base = self._sound_base(name, version)
+            base = self.sound_base(name, version)
             if base is not None:
-                return self._write_on(name, base, own, map(self.contract.cast, batches), digest)
+                spool = self._spool(batches)
+                found = compare(base, _tables_of(spool), self.contract.bare, self._comparison, digest)
+                if self._is_worth_it(base, found):
+                    return self._write_on(name, base, spool, found, digest)
+                return self._write_whole(own, _tables_of(spool), digest)
 
         def digest_tables() -> Iterator[pa.Table]:
             for table in map(self.contract.cast, batches):
@@ -92,7 +98,7 @@ class StageWriter:
 
         return self._write_whole(own, digest_tables(), digest)
 
-    def _sound_base(self, name: str, version: int) -> lance.LanceDataset | None:
+    def sound_base(self, name: str, version: int) -> lance.LanceDataset | None:
         """Open a base; None where it is gone, its columns differ, or a file of it is missing or damaged."""
         base = lance_datasets.open_dataset(self.store.uri(name), version)
         if base is None or not base.schema.remove_metadata().equals(self.contract.bare):
@@ -100,30 +106,77 @@ class StageWriter:
         return None if damage_of(base)[0] else base
 
     def _write_whole(self, name: str, tables: Iterable[pa.Table], digest: RowDigest) -> WrittenRows:
+        return self._commit_whole(name, lance_datasets.batches_of(tables), digest)
+
+    def _commit_whole(self, name: str, batches: Iterable[pa.RecordBatch], digest: RowDigest) -> WrittenRows:
+        """Write all rows, which `digest` covers once they are consumed."""
         uri, schema = self.store.uri(name), self.contract.bare
-        fragments = lance_datasets.write_fragments(
-            uri, schema, lance_datasets.batches_of(tables), mode="overwrite"
-        )
+        fragments = lance_datasets.write_fragments(uri, schema, batches, mode="overwrite")
         version = commits.commit_whole(uri, schema, fragments, self.message)
         return WrittenRows(name, version, digest.rows, digest.hexdigest())
 
-    def _write_on(
-        self, name: str, base: lance.LanceDataset, own: str, tables: Iterable[pa.Table], digest: RowDigest
+    def write_changes(
+        self,
+        on: tuple[str, int, str],
+        own: str,
+        batches: Iterable[pa.Table],
+        owner: str,
+        owners: pa.Array,
     ) -> WrittenRows:
-        """Write the difference from a base, or the whole where that is less work for readers."""
-        # Before the comparison: an error of the rows keeps its type, and they are made in this thread.
-        spool = TableSpool(self.contract.bare)
-        for table in tables:
-            spool.add(table)
+        """Write the rows of some owners on top of a base, whose other rows stay; nothing else is compared.
+
+        Rows and digest are those that `write` gives for all rows.
+
+        Args:
+            on: name and version of the base, which is sound, and the digest of its rows.
+            own: name in the store of the table that is written whole, where that is less work for readers.
+            owner: column that names the owner of a row.
+            owners: those whose rows `batches` are.
+        """
+        name, version, digested = on
+        base = lance_datasets.open_dataset(self.store.uri(name), version)
+        if base is None:
+            raise Fenced(f"{name} at version {version} is no longer there; run the same command again")
+        digest = RowDigest.resume(digested, self.contract.digest, self.contract.stand_ins)
+        replaced = find_rows(base, owner, owners)
+        for batch in read_rows(base, replaced, self._digest_columns):
+            digest.remove(pa.Table.from_batches([batch]))
+        spool = self._spool(batches)
+        found = compare(base, _tables_of(spool), self.contract.bare, self._comparison, digest, some=replaced)
+        if self._is_worth_it(base, found):
+            return self._write_on(name, base, spool, found, digest)
+        every = [int(each.fragment_id) for each in base.get_fragments()]
+        rows = chain(commits.moved_rows(base, every, replaced), spool.reader())
+        return self._commit_whole(own, rows, digest)
+
+    @property
+    def _comparison(self) -> Comparison:
         columns = [name for name in self.contract.bare.names if name not in self.contract.makers]
-        found = compare(
-            base, _tables_of(spool), self.contract.bare, Comparison(self.contract.key, tuple(columns)), digest
-        )
-        rewrite = not found.is_sound or reason_to_rewrite(
-            base, found.rows, len(found.gone), len(found.new), self.bounds
-        )
-        if rewrite:
-            return self._write_whole(own, _tables_of(spool), digest)
+        return Comparison(self.contract.key, tuple(columns))
+
+    @property
+    def _digest_columns(self) -> list[str]:
+        names = {*self.contract.digest, *(other for _, other in self.contract.stand_ins)}
+        return [name for name in self.contract.bare.names if name in names]
+
+    def _spool(self, batches: Iterable[pa.Table]) -> TableSpool:
+        """Cast and store rows before they are compared.
+
+        An error of the rows keeps its type, and they are made in this thread.
+        """
+        spool = TableSpool(self.contract.bare)
+        for table in map(self.contract.cast, batches):
+            spool.add(table)
+        return spool
+
+    def _is_worth_it(self, base: lance.LanceDataset, found: Difference) -> bool:
+        """Return whether a difference is written, and not the whole, which may be less work for readers."""
+        changed = len(found.gone), len(found.new)
+        return found.is_sound and not reason_to_rewrite(base, found.rows, *changed, self.bounds)
+
+    def _write_on(
+        self, name: str, base: lance.LanceDataset, spool: TableSpool, found: Difference, digest: RowDigest
+    ) -> WrittenRows:
         version = self._commit(name, base, spool, found)
         return WrittenRows(
             name,

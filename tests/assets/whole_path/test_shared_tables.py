@@ -134,7 +134,7 @@ def test_versions_share_a_table_and_equal_whole_writes(
         publish(shared, folder, version)
         with monkeypatch.context() as patched:
             patched.setattr(feature_table, "bases_of", lambda *_: [])
-            patched.setattr(CellRun, "_other_versions", lambda _: [])
+            patched.setattr(CellRun, "other_versions", lambda _: [])
             publish(whole, folder, version)
     upkeep(shared.catalog, NOW)
     pins = [pin_of(shared, version) for version in VERSIONS]
