@@ -73,7 +73,7 @@ def query(statement: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterato
 
 
 def _note(stream: pa.RecordBatchReader, errors: list[Exception]) -> pa.RecordBatchReader:
-    """Return the same rows, and note an error of theirs: the C interface of Arrow passes on its text alone."""
+    """Return the same rows, and note their error, of which Arrow's C interface passes on the text alone."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:

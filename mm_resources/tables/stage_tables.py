@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -236,9 +237,10 @@ class StageTables:
             others: cells whose rows may be the base of these, best first, if this one has none yet.
         """
         own = self.state(asset, cell)
+        own_table = self._own_table(asset, cell, own)
         base = own or next(filter(None, (self._adopt(asset, other) for other in others)), None)
         bases = [(base.table, base.lance_version)] if base else []
-        return self._writer(asset, cell, contract).write(_own_table(asset, cell, own), batches, bases)
+        return self._writer(asset, cell, contract).write(own_table, batches, bases)
 
     def write_changes(
         self,
@@ -256,10 +258,21 @@ class StageTables:
             base: ref of rows for which `is_sound_base` holds.
             owner, owners: column that names the owner of a row, and those whose rows `batches` are.
         """
-        own = _own_table(asset, cell, self.state(asset, cell))
+        own = self._own_table(asset, cell, self.state(asset, cell))
         return self._writer(asset, cell, contract).write_changes(
             (base.table, base.lance_version, base.digest), own, batches, owner, owners
         )
+
+    def _own_table(self, asset: str, cell: Cell, own: StageRef | None) -> str:
+        """Return the name of the table into which a cell's rows are written whole.
+
+        Never that of a table that was lost: refs name versions of it, which would have other rows.
+        """
+        if own is not None:
+            return own.table if is_own_table(own.table, asset, cell) else stage_path(asset, cell)
+        if self.refs.last(asset, cell) is None:
+            return stage_path(asset, cell)
+        return f"stages/{asset}/{cell.path}-{time.time_ns()}.lance"
 
     def is_sound_base(self, base: StageRef, contract: Contract) -> bool:
         """Return whether the rows of a ref are there, whole and of the contract's columns."""
@@ -317,12 +330,6 @@ class StageTables:
 def _versions_of(run_id: str) -> dict[tuple[str, int], lance.LanceDataset]:  # noqa: ARG001 - the cache's key
     """Return the versions of tables that a run has opened in this process."""
     return {}
-
-
-def _own_table(asset: str, cell: Cell, own: StageRef | None) -> str:
-    """Return the name of the table into which a cell's rows are written whole."""
-    is_own = own is not None and is_own_table(own.table, asset, cell)
-    return own.table if own is not None and is_own else stage_path(asset, cell)
 
 
 def failures_path(asset: str, cell: Cell) -> str:

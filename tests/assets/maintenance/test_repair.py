@@ -72,16 +72,20 @@ def test_damaged_blobs_are_fetched_again_by_the_next_backfill(mine: Any) -> None
     cell = mine.cell("tiny@v1", "image")
     for folder in Path(mine.settings.store).glob("cache/probe-image"):
         shutil.rmtree(folder)
+    before = mine.catalog.tables.state("sample_metadata", cell)
     shutil.rmtree(Path(mine.settings.store) / "stages" / "sample_metadata")
     broken = mine.backfill("tiny@v1", "image")["image"]
     assert broken.status == "blocked"
     events = mine.catalog.failures.read(cell).read_all().to_pylist()
     assert {event["error_class"] for event in events} == {"blob_damaged"}
     assert all(event["retryable"] and event["sample_id"] for event in events)
+    written = mine.catalog.tables.state("sample_metadata", cell)
+    assert written.table != before.table, "refs name versions of the lost table"
     result = mine.backfill("tiny@v1", "image")["image"]
     assert result.status == "published", result.reason
     assert result.computed["fetch"] == 3
     assert cell_status(mine.catalog, cell)["failures"] == {"truncated": 1}
+    assert mine.catalog.tables.state("sample_metadata", cell).table == written.table
 
 
 def test_what_the_doctor_finds_is_fetched_again(mine: Any, mm: Any) -> None:
