@@ -36,7 +36,7 @@ def minilm() -> Embedder:
 
 
 def test_unknown_embedder() -> None:
-    with pytest.raises(UnknownPlugin, match="aisfx, conse, conse_frames, minilm, muse, open_clip"):
+    with pytest.raises(UnknownPlugin, match="aisfx, clap, conse, conse_frames, minilm, muse, open_clip"):
         create("word2vec")
 
 
