@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from multiprocessing.util import Finalize
@@ -16,8 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-
-from mm_embed_kernels.errors import UserError
 
 BATCH_ROWS = 16_384
 # Streams chosen columns of the same rows, such as all samples of a cell, each time it is called.
@@ -153,33 +151,6 @@ def save(statement: str, path: Path, **streams: pa.RecordBatchReader | pa.Table)
 def parquet_table(path: Path) -> str:
     """Return a Parquet file as a table expression of SQL."""
     return f"read_parquet({literal(str(path))})"
-
-
-def save_database(path: Path, tables: Mapping[str, pa.RecordBatchReader | pa.Table]) -> None:
-    """Write streams as the tables of a new DuckDB file, which appears once it is complete.
-
-    Args:
-        tables: name -> rows; a vector becomes an array, such as FLOAT[384].
-
-    Raises:
-        UserError: where the file exists or cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with duckdb.connect(str(part), config={"threads": 2, "memory_limit": memory_limit()}) as connection:
-            for name, stream in tables.items():
-                connection.register("stream", stream)
-                connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM stream')
-                connection.unregister("stream")
-        # Unlike a rename, this fails where the file exists.
-        os.link(part, path)
-    except FileExistsError:
-        raise UserError(f"{path} exists; name another file, or remove it") from None
-    except (duckdb.IOException, OSError) as error:
-        raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
-    finally:
-        part.unlink(missing_ok=True)
-        part.with_name(f"{part.name}.wal").unlink(missing_ok=True)
 
 
 def number_rows(read: CellReader) -> CellReader:
@@ -326,53 +297,3 @@ class RowDigest:
     def hexdigest(self) -> str:
         """Return the number of rows and the digest, hex."""
         return f"{self.rows:x}-{self._state:032x}"
-
-
-class BadStatement(UserError):
-    """A person's statement that is not one query, or that DuckDB refuses."""
-
-
-@contextmanager
-def query_locked(statement: str, **tables: pa.dataset.Dataset) -> Iterator[pa.RecordBatchReader]:
-    """Run a person's query over named tables, in a database that reaches nothing else; stream its result.
-
-    DuckDB reads of a table what the query needs, as often as it does: a stream could be read once only.
-
-    Files, networks, extensions and settings are out of reach; memory and spilling as of `query`.
-
-    Raises:
-        BadStatement: for anything but one query.
-        OutOfMemory: also where the result is read.
-    """
-    try:
-        parsed = duckdb.extract_statements(statement)
-    except duckdb.Error as error:
-        raise BadStatement(f"the statement is invalid: {_first_line(error)}") from error
-    if len(parsed) != 1 or parsed[0].type != duckdb.StatementType.SELECT:
-        raise BadStatement("the statement is not one query; give one that begins with SELECT, WITH or FROM")
-    with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill, typed_errors():
-        connection = duckdb.connect(
-            config={
-                "temp_directory": spill,
-                "threads": 2,
-                "memory_limit": memory_limit(),
-                "python_enable_replacements": False,
-            }
-        )
-        try:
-            for name, table in tables.items():
-                connection.register(name, table)
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
-            try:
-                yield connection.sql(statement).to_arrow_reader(BATCH_ROWS)
-            except (duckdb.OutOfMemoryException, UserError):
-                raise
-            except duckdb.Error as error:
-                raise BadStatement(f"the statement is invalid: {_first_line(error)}") from error
-        finally:
-            connection.close()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

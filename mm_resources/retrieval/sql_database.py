@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mm_embed_kernels import sql
+from mm_embed_kernels import sql_users
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.registry.pins import Pin, PinnedTable
@@ -40,7 +40,7 @@ def save_features(catalog: Catalog, dataset_versions: Sequence[str], path: Path)
         )
     named = _named_tables(pins)
     contents = [_describe(name, pin, table) for name, (pin, table) in named.items()]
-    sql.save_database(path, _Streams(catalog, named, pa.Table.from_pylist(contents)))
+    sql_users.save_database(path, _Streams(catalog, named, pa.Table.from_pylist(contents)))
     return contents
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from mm_embed_kernels import sql
+from mm_embed_kernels import sql_users
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
@@ -53,5 +53,5 @@ def query_features(catalog: Catalog, statement: str) -> Iterator[pa.RecordBatchR
             "the statement names no table; write one as features('DATASET@VERSION', 'MODALITY'), "
             "such as SELECT label, count(*) FROM features('birds@v2', 'image') GROUP BY 1"
         )
-    with sql.query_locked(rewritten, **tables) as rows:
+    with sql_users.query_locked(rewritten, **tables) as rows:
         yield rows

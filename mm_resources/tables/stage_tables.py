@@ -237,10 +237,11 @@ class StageTables:
             others: cells whose rows may be the base of these, best first, if this one has none yet.
         """
         own = self.state(asset, cell)
-        own_table = self._own_table(asset, cell, own)
         base = own or next(filter(None, (self._adopt(asset, other) for other in others)), None)
         bases = [(base.table, base.lance_version)] if base else []
-        return self._writer(asset, cell, contract).write(own_table, batches, bases)
+        return self._writer(asset, cell, contract).write(
+            _own_table(self.refs, asset, cell, own), batches, bases
+        )
 
     def write_changes(
         self,
@@ -258,21 +259,10 @@ class StageTables:
             base: ref of rows for which `is_sound_base` holds.
             owner, owners: column that names the owner of a row, and those whose rows `batches` are.
         """
-        own = self._own_table(asset, cell, self.state(asset, cell))
+        own = _own_table(self.refs, asset, cell, self.state(asset, cell))
         return self._writer(asset, cell, contract).write_changes(
             (base.table, base.lance_version, base.digest), own, batches, owner, owners
         )
-
-    def _own_table(self, asset: str, cell: Cell, own: StageRef | None) -> str:
-        """Return the name of the table into which a cell's rows are written whole.
-
-        Never that of a table that was lost: refs name versions of it, which would have other rows.
-        """
-        if own is not None:
-            return own.table if is_own_table(own.table, asset, cell) else stage_path(asset, cell)
-        if self.refs.last(asset, cell) is None:
-            return stage_path(asset, cell)
-        return f"stages/{asset}/{cell.path}-{time.time_ns()}.lance"
 
     def is_sound_base(self, base: StageRef, contract: Contract) -> bool:
         """Return whether the rows of a ref are there, whole and of the contract's columns."""
@@ -316,20 +306,33 @@ class StageTables:
     def _publish(self, asset: str, cell: Cell, ref: StageRef) -> None:
         """Tag the rows and failures of a ref, then create it."""
         ref = replace(ref, tag=ref_tag(cell, ref.number, ref.lance_version))
-        self._tag_failures(asset, cell, ref.meta, ref.number)
+        _tag_failures(self.store, asset, cell, ref)
         dataset_versions.tag(self.store.uri(ref.table), ref.lance_version, ref.tag)
         self.refs.create(asset, cell, ref)
-
-    def _tag_failures(self, asset: str, cell: Cell, meta: StageMeta, number: int) -> None:
-        if meta.failures:
-            tag = ref_tag(cell, number, meta.failures)
-            dataset_versions.tag(self.store.uri(failures_path(asset, cell)), meta.failures, tag)
 
 
 @lru_cache(maxsize=8)
 def _versions_of(run_id: str) -> dict[tuple[str, int], lance.LanceDataset]:  # noqa: ARG001 - the cache's key
     """Return the versions of tables that a run has opened in this process."""
     return {}
+
+
+def _tag_failures(store: Store, asset: str, cell: Cell, ref: StageRef) -> None:
+    if ref.meta.failures:
+        tag = ref_tag(cell, ref.number, ref.meta.failures)
+        dataset_versions.tag(store.uri(failures_path(asset, cell)), ref.meta.failures, tag)
+
+
+def _own_table(refs: StageRefs, asset: str, cell: Cell, own: StageRef | None) -> str:
+    """Return the name of the table into which a cell's rows are written whole.
+
+    Never that of a table that was lost: refs name versions of it, which would have other rows.
+    """
+    if own is not None:
+        return own.table if is_own_table(own.table, asset, cell) else stage_path(asset, cell)
+    if refs.last(asset, cell) is None:
+        return stage_path(asset, cell)
+    return f"stages/{asset}/{cell.path}-{time.time_ns()}.lance"
 
 
 def failures_path(asset: str, cell: Cell) -> str:

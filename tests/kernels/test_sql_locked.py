@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from mm_embed_kernels import sql
+from mm_embed_kernels import sql_users
 
 ROWS = pa.table({"label": ["x", "y", "x"], "size": [1, 2, 3]})
 
 
 def run(statement: str) -> list[dict[str, object]]:
-    with sql.query_locked(statement, rows=ds.dataset(ROWS)) as reader:
+    with sql_users.query_locked(statement, rows=ds.dataset(ROWS)) as reader:
         found: list[dict[str, object]] = reader.read_all().to_pylist()
         return found
 
@@ -57,7 +57,7 @@ def test_a_table_is_read_as_often_as_a_query_needs() -> None:
 )
 def test_all_else_is_refused_in_one_line(statement: str, tmp_path: Path) -> None:
     (path := tmp_path / "secret.csv").write_text("secret,1\n")
-    with pytest.raises(sql.BadStatement) as caught:
+    with pytest.raises(sql_users.BadStatement) as caught:
         run(statement.format(path=path))
     assert "\n" not in str(caught.value)
     assert path.read_text() == "secret,1\n"
@@ -65,5 +65,5 @@ def test_all_else_is_refused_in_one_line(statement: str, tmp_path: Path) -> None
 
 def test_variables_of_python_are_no_tables() -> None:
     ROWS_OF_PYTHON = ROWS  # noqa: F841
-    with pytest.raises(sql.BadStatement, match="does not exist"):
+    with pytest.raises(sql_users.BadStatement, match="does not exist"):
         run("SELECT * FROM ROWS_OF_PYTHON")
