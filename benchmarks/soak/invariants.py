@@ -106,12 +106,15 @@ def _pins(catalog: Catalog, cell: Cell) -> Iterator[str]:
             measured = catalog.features.measure(table.table, table.lance_version)
             if measured != (table.rows, table.digest):
                 yield f"{cell.partition_key} pin {number}: {table.table} has other rows than its pin says"
-            rows = catalog.features.dataset(table.table, table.lance_version).to_table(columns=["feature_id"])
-            if twice := _twice(rows, "feature_id"):
+            ids = catalog.features.dataset(table.table, table.lance_version).to_table(columns=["feature_id"])
+            if twice := _twice(ids, "feature_id"):
                 yield f"{cell.partition_key} pin {number}: {twice:,} doubled features"
         for asset, stage in pin.stages.items():
-            if catalog.tables.meta(asset, cell, int(stage["lance_version"])) is None:
+            meta = catalog.tables.meta(asset, cell, stage)
+            if meta is None:
                 yield f"{cell.partition_key} pin {number}: {asset} is not there at its version"
+            elif (rows := catalog.tables.read(asset, cell, at=stage).read_all().num_rows) != meta.rows:
+                yield f"{cell.partition_key} pin {number}: {asset} has {rows:,} rows of {meta.rows:,}"
 
 
 def _twice(table: pa.Table, key: str) -> int:

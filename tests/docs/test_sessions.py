@@ -120,4 +120,4 @@ def test_the_tutorial_and_the_guides(work: Path) -> None:
                     for line in expected(block)
                     if line != "..." and " ".join(line.split()) not in said
                 ]
-    assert missing == []
+    assert not missing, "\n".join(missing)
