@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mm_assets.cells.cached_vectors import open_vectors
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.cell_run import CellRun, embedder_inputs, embedder_rules
 from mm_assets.cells.checks import Check
 from mm_assets.cells.language_check import LANGUAGES_KNOWN, LanguageTally, language_check
 from mm_assets.cells.row_inputs import RowInputs, columns_of
@@ -76,7 +76,7 @@ _CURATED = [
             "segments": ("segment_id", "sample_id", "text"),
             "curated_samples": tuple(_CURATED),
         },
-        embedder_inputs,
+        embedder_rules,
     ),
 )
 def normalized_features(run: CellRun) -> StageOutput:

@@ -7,6 +7,7 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
 from mm_resources.compute.cache import CachedVectors, inputs_of
 from mm_resources.compute.cache_damage import drop_damaged_rows
+from mm_resources.compute.retry_policy import NONE
 from mm_resources.storage.spool import TableSpool
 
 _REQUESTS = """
@@ -21,6 +22,22 @@ def compute_vectors(run: CellRun, embedder: Embedder) -> None:
     statement = _REQUESTS.format(**inputs_of(embedder))
     with run.query(statement, segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
         run.compute(run.embed_kernel(embedder), requests)
+
+
+def open_all_vectors(run: CellRun, embedder: Embedder) -> CachedVectors:
+    """Return the cached vectors of an embedder, after those that the cell lacks are computed again.
+
+    A run on the difference has looked for the vectors of some samples alone: the cache may have lost others,
+    or hold them damaged.
+    """
+    if run.increment is None:
+        return open_vectors(run, embedder)
+    segments, blobs = run.contract("segments").schema.names, run.contract("content_blobs").schema.names
+    statement = _REQUESTS.format(**inputs_of(embedder))
+    every = {"segments": run.read_all("segments", segments), "blobs": run.read_all("content_blobs", blobs)}
+    with run.query(statement, **every) as requests:
+        run.compute(run.embed_kernel(embedder), requests, NONE)
+    return run.cache_space(run.embed_kernel(embedder)).vectors()
 
 
 def open_vectors(run: CellRun, embedder: Embedder) -> CachedVectors:
