@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pyarrow as pa
+
 from mm_assets.cells.cell_run import CellRun
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
@@ -15,6 +19,8 @@ SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
 FROM segments s JOIN blobs b USING (content_hash) WHERE {readable}
 """
 _KEYS = "SELECT cache_key AS key FROM embeddings WHERE status = 'ok' AND embedder = {embedder}"
+# Keys without a vector.
+_LOST = "SELECT count(*) AS n FROM wanted ANTI JOIN vectors USING (key)"
 
 
 def compute_vectors(run: CellRun, embedder: Embedder) -> None:
@@ -25,19 +31,38 @@ def compute_vectors(run: CellRun, embedder: Embedder) -> None:
 
 
 def open_all_vectors(run: CellRun, embedder: Embedder) -> CachedVectors:
-    """Return the cached vectors of an embedder, after those that the cell lacks are computed again.
-
-    A run on the difference has looked for the vectors of some samples alone: the cache may have lost others,
-    or hold them damaged.
-    """
+    """Return the cached vectors of an embedder, also in a run on the difference; see `open_vectors`."""
     if run.increment is None:
         return open_vectors(run, embedder)
+    rows = run.read_all("embeddings", ["cache_key", "status", "embedder"])
+    with run.query(_KEYS.format(embedder=sql.literal(embedder.name)), embeddings=rows) as found:
+        return _open_complete(run, embedder, TableSpool.of(found))
+
+
+def open_vectors_of(run: CellRun, embedder: Embedder, keys: pa.Array, most: int) -> CachedVectors:
+    """Return the cached vectors of some distinct keys of the cell; for more than `most`, all of the cache."""
+    few = keys if len(keys) <= most else None
+    if run.increment is None:
+        return run.cache_space(run.embed_kernel(embedder)).vectors(few)
+    wanted = TableSpool.of(pa.table({"key": keys}).to_reader())
+    return replace(_open_complete(run, embedder, wanted), keys=few)
+
+
+def _open_complete(run: CellRun, embedder: Embedder, keys: TableSpool) -> CachedVectors:
+    """Return the cached vectors, after all are computed again if those of some keys are lost or damaged.
+
+    A run on the difference has looked for the vectors of some samples alone.
+    """
+    space = run.cache_space(run.embed_kernel(embedder))
+    drop_damaged_rows(space.uri, keys.reader(), run.context.log)
+    vectors = space.vectors()
+    if not sql.fetch(_LOST, wanted=keys.reader(), vectors=vectors.row_ids())["n"][0].as_py():
+        return vectors
     segments, blobs = run.contract("segments").schema.names, run.contract("content_blobs").schema.names
-    statement = _REQUESTS.format(**inputs_of(embedder))
     every = {"segments": run.read_all("segments", segments), "blobs": run.read_all("content_blobs", blobs)}
-    with run.query(statement, **every) as requests:
+    with run.query(_REQUESTS.format(**inputs_of(embedder)), **every) as requests:
         run.compute(run.embed_kernel(embedder), requests, NONE)
-    return run.cache_space(run.embed_kernel(embedder)).vectors()
+    return space.vectors()
 
 
 def open_vectors(run: CellRun, embedder: Embedder) -> CachedVectors:

@@ -99,6 +99,20 @@ def test_lost_vectors_are_computed_again_for_a_whole_table(twins: Twins) -> None
     twins.publish("v2")
 
 
+def test_lost_vectors_count_in_the_check_of_languages(twins: Twins) -> None:
+    for i in range(20, 23):
+        twins.write(
+            i, f"Am Morgen des {i}. Tages gingen wir mit den Kindern durch den Wald und sangen Lieder."
+        )
+    twins.publish("v1")
+    found: dict[Any, Any] = facts(twins.shared, "v1")
+    languages = [each for each in found["normalized_features", "checks"] if "languages" in each["name"]]
+    assert languages[0]["figures"], "texts that the embedder does not know"
+    twins.write(3, "Nobody walked anywhere on that day, since it rained from morning to night.")
+    twins.change(lambda platform: _remove_files(platform, "cache/embed-wordllama"))
+    twins.publish("v2")
+
+
 def test_lost_inputs_of_a_base_are_a_full_run(twins: Twins) -> None:
     twins.publish("v1")
     before = [twins.write(i, f"In winter {i} of the guests came by sledge over the lake.") for i in range(9)]
