@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from mm_assets.cells.cached_vectors import compute_vectors
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun, count_written, embedder_inputs
+from mm_assets.cells.cell_run import CellRun, count_written, embedder_inputs, embedder_rules
 from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.row_inputs import RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
@@ -37,7 +37,7 @@ _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "sec
     requires_models=True,
     extra_inputs=embedder_inputs,
     row_inputs=RowInputs(
-        {"segments": columns_of("segments"), "curated_samples": ("sample_id", "source_uri")}, embedder_inputs
+        {"segments": columns_of("segments"), "curated_samples": ("sample_id", "source_uri")}, embedder_rules
     ),
 )
 def embeddings(run: CellRun) -> StageOutput:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_assets.cells.cached_vectors import open_vectors
+from mm_assets.cells.cached_vectors import open_all_vectors, open_vectors
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.cell_run import CellRun, embedder_inputs, embedder_rules
 from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.row_inputs import USER_COLUMNS, RowInputs, columns_of
 from mm_assets.cells.stage_output import StageOutput
@@ -57,7 +57,7 @@ def _is_still_valid(run: CellRun) -> bool:
             "normalized_features": columns_of("normalized_features"),
             "dataset_registry": ("sample_id", USER_COLUMNS),
         },
-        lambda run: {**embedder_inputs(run), "user": [str(item) for item in run.spec.user_fields]},
+        lambda run: {**embedder_rules(run), "user": [str(item) for item in run.spec.user_fields]},
     ),
 )
 def feature_table(run: CellRun) -> StageOutput:
@@ -99,15 +99,14 @@ def _write(run: CellRun, embedder: Embedder, base: dict[str, Any] | None) -> dic
         base: the candidate of `CellRun.increment`.
     """
     registry, features = run.catalog.registry, run.catalog.features
-    vectors = open_vectors(run, embedder)
     part = None
     if base is not None and run.increment is not None:
-        some = _CellRows(run, embedder, vectors, run.read)
+        some = _CellRows(run, embedder, some=True)
         part = Part(base["table"], base["lance_version"], base["digest"], some, run.increment.owners)
     candidate = VersionWriter(features, run.context.log.info, metadata=metadata_of(embedder)).write(
         free_table_name(registry, features, run.cell, embedder.name),
         feature_contract(embedder.dimension, run.spec.user_fields),
-        _CellRows(run, embedder, replace(vectors, keys=None), run.read_all),
+        _CellRows(run, embedder),
         bases_of(registry, run.cell, run.parent_cell, embedder),
         part,
     )
@@ -130,13 +129,17 @@ class _CellRows:
     """One embedder's feature rows with the user's columns; rows without a cached vector are left out.
 
     Attributes:
-        read: streams columns of upstream rows: all, or those of some samples.
+        some: whether they are those of the samples that `CellRun.increment` computes again.
     """
 
     run: CellRun
     embedder: Embedder
-    vectors: CachedVectors
-    read: Callable[[str, list[str]], pa.RecordBatchReader]
+    some: bool = False
+
+    @cached_property
+    def vectors(self) -> CachedVectors:
+        """The cached vectors, looked for when the first rows are read."""
+        return (open_vectors if self.some else open_all_vectors)(self.run, self.embedder)
 
     def bare_rows(self) -> Iterator[pa.Table]:
         """Yield all rows without their vectors, with the times when these were computed."""
@@ -150,14 +153,14 @@ class _CellRows:
 
     def _scan(self) -> Iterator[pa.Table]:
         """Yield the rows, with the row and time of each vector in the cache, always in the same order."""
-        run = self.run
+        run, read = self.run, self.run.read if self.some else self.run.read_all
         user = [item.name for item in run.spec.user_fields]
         streams = {
-            "features": number_rows(partial(self.read, "normalized_features"))(
+            "features": number_rows(partial(read, "normalized_features"))(
                 ["feature_id", "sample_id", "cache_key", "embedder"]
             ),
             "vectors": self.vectors.row_ids("at"),
-            **({"listing": self.read("dataset_registry", ["sample_id", *user])} if user else {}),
+            **({"listing": read("dataset_registry", ["sample_id", *user])} if user else {}),
         }
         statement = _COLUMNS.format(
             user="".join(f', l."{name}"' for name in user),
@@ -165,7 +168,7 @@ class _CellRows:
             embedder=sql.literal(self.embedder.name),
         )
         every = contracts.NORMALIZED_FEATURES.schema.names
-        tables = (pa.Table.from_batches([batch]) for batch in self.read("normalized_features", every))
+        tables = (pa.Table.from_batches([batch]) for batch in read("normalized_features", every))
         own = (table.filter(pc.equal(table["embedder"], self.embedder.name)) for table in tables)
         with sql.query(statement, **streams) as more:
             for table in append_columns(own, more):

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from mm_assets.cells.cached_vectors import open_vectors
+from mm_assets.cells.cached_vectors import open_vectors, open_vectors_of
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.cell_run import CellRun, embedder_inputs, embedder_rules
 from mm_assets.cells.checks import Check
 from mm_assets.cells.language_check import LANGUAGES_KNOWN, LanguageTally, language_check
 from mm_assets.cells.row_inputs import RowInputs, columns_of
@@ -76,7 +76,7 @@ _CURATED = [
             "segments": ("segment_id", "sample_id", "text"),
             "curated_samples": tuple(_CURATED),
         },
-        embedder_inputs,
+        embedder_rules,
     ),
 )
 def normalized_features(run: CellRun) -> StageOutput:
@@ -128,8 +128,7 @@ def _tally_languages(run: CellRun, written: WrittenRows, embedder: Embedder) -> 
     )["key"].combine_chunks()
     if len(keys):
         # Of many keys, all vectors' keys are read instead.
-        space = run.cache_space(run.embed_kernel(embedder))
-        vectors = space.vectors(keys if len(keys) <= _FEW_KEYS else None)
+        vectors = open_vectors_of(run, embedder, keys, _FEW_KEYS)
         columns = ["feature_id", "cache_key", "language", "text", "embedder"]
         rows = run.query_tables(
             _UNKNOWN.format(**chosen), rows=run.read_written(written, columns), vectors=vectors.row_ids()

@@ -47,7 +47,8 @@ def _rules(run: CellRun) -> dict[str, Any] | None:
     pool="network",
     checks=[("every_sample_recorded", True)],
     extra_inputs=validation_inputs,
-    row_inputs=RowInputs({"dataset_registry": _LISTED}, _rules),
+    # What `content_blobs` cannot fetch again is no longer in the fetch cache.
+    row_inputs=RowInputs({"dataset_registry": _LISTED}, _rules, evicting=("content_blobs",)),
 )
 def raw_assets(run: CellRun) -> StageOutput:
     """One row per discovered sample: source, fetch status and content hash; the bytes go to the blob store.

@@ -300,6 +300,11 @@ def embedder_inputs(run: CellRun) -> dict[str, Any]:
     return {"embedders": [embedder.fingerprint for embedder in run.embedders]}
 
 
+def embedder_rules(run: CellRun) -> dict[str, Any]:
+    """Return fingerprints and names of the cell's embedders: rows carry both, and names may share one."""
+    return {**embedder_inputs(run), "names": [embedder.name for embedder in run.embedders]}
+
+
 def validation_inputs(run: CellRun) -> dict[str, Any]:
     """Return the bounds that the spec sets on the cell's samples, as inputs of a stage; {} without any."""
     return {"validation": [vars(bound) for bound in run.validation]} if run.validation else {}

@@ -51,12 +51,15 @@ class RowInputs:
             be computed by difference.
         owner: column that names the owner of a row: its sample, or its content.
         holds: returns whether the rows of a base, which are read by columns, still describe the store.
+        evicting: later stages that evict cached results of this one and may fail to compute them again: their
+            failed samples count as this stage's.
     """
 
     columns: Mapping[str, tuple[str, ...]]
     rules: Callable[[CellRun], dict[str, Any] | None]
     owner: str = SAMPLE
     holds: Callable[[CellRun, CellReader], bool] = lambda _run, _read: True
+    evicting: tuple[str, ...] = ()
 
     def columns_of(self, run: CellRun, asset: str) -> tuple[str, ...]:
         """Return the columns of an upstream asset that count."""
@@ -131,13 +134,15 @@ def _owners(run: CellRun, inputs: RowInputs, base: StageRef, cell: Cell) -> pa.A
 
 def _failed_owners(run: CellRun, inputs: RowInputs, base: StageRef, cell: Cell) -> pa.Array | None:
     """Return the owners of the base's failures; None where one has no owner, or they are not all there."""
+    failures, others = run.catalog.failures, inputs.evicting
+    evicted = failures.read(cell, [inputs.owner], others).read_all()[inputs.owner].combine_chunks()
     if not base.meta.failed:
-        return pa.array([], pa.string())
-    failures = run.catalog.failures.read(
-        cell, [inputs.owner], [run.asset], versions={run.asset: base.meta.failures}
-    )
-    found = failures.read_all()[inputs.owner].combine_chunks()
-    return None if found.null_count or len(found) != base.meta.failed else found
+        return evicted
+    own = failures.read(cell, [inputs.owner], versions={run.asset: base.meta.failures})
+    found = own.read_all()[inputs.owner].combine_chunks()
+    if found.null_count or len(found) != base.meta.failed:
+        return None
+    return pa.concat_arrays([found, evicted])
 
 
 def _samples_of(run: CellRun, inputs: RowInputs, contents: pa.Array) -> pa.Array:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_resources.lineages.commits import Addresses
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.lance_errors import is_lance_error
 from mm_resources.storage.row_ids import read_rows
 from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import data_files
@@ -45,7 +46,8 @@ def changed_owners(
     them is read but addresses.
 
     Args:
-        before, after: name and version of each table; None is returned where one is gone or lacks a column.
+        before, after: name and version of each table; None is returned where one is gone, cannot be
+            read or lacks a column.
         owner: column that names the owner of a row, such as its sample; one may own several rows.
         columns: columns whose values are the row.
         stand_ins: (column, column whose value counts in its place, where it has one).
@@ -54,7 +56,13 @@ def changed_owners(
     names = {owner, *columns, *(stand_in for name, stand_in in stand_ins if name in columns)}
     if one is None or other is None or not names <= set(one.schema.names) & set(other.schema.names):
         return None
-    return differing_owners(one, other, owner, columns, stand_ins)
+    try:
+        return differing_owners(one, other, owner, columns, stand_ins)
+    except BaseException as error:
+        # A file is lost or damaged: who reads all of these rows says which.
+        if not is_lance_error(error):
+            raise
+        return None
 
 
 def differing_owners(
