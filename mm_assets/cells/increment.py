@@ -46,18 +46,24 @@ class Increment:
 
 
 def count_kept(increment: Increment, store: Store, contract: Contract, kernel: str) -> int:
-    """Return how many results of a kernel the rows that are taken over from the base stand for."""
+    """Return how many results of a kernel the rows that are taken over from the base stand for.
+
+    An estimate where contents repeat, or failed samples were requested: a result that several rows share
+    counts as gone with one of them.
+    """
     base = lance_datasets.open_dataset(store.uri(increment.base.table), increment.base.lance_version)
     names, requested = contract.schema.names, increment.base.meta.work.get(kernel, 0)
     if base is None or not requested or increment.owner not in names:
         return 0
     by = next(name for name in ("cache_key", "status", CONTENT) if name in names)
     column = contract.key if by == "status" else by
-    columns = [name for name in (column, "embedder") if name in names]
+    columns = [name for name in (column, "embedder", "status") if name in names]
     replaced = read_rows(base, find_rows(base, increment.owner, increment.owners), columns)
     keys = {
         row[column]
         for row in replaced.read_all().to_pylist()
-        if "embedder" not in row or kernel.endswith(f":{row['embedder']}")
+        if ("embedder" not in row or kernel.endswith(f":{row['embedder']}"))
+        # A record that cannot be read is listed, and not requested.
+        and (by != "status" or row["status"] == "fetched")
     }
     return max(0, requested - len(keys))

@@ -326,10 +326,10 @@ def _tag_failures(store: Store, asset: str, cell: Cell, ref: StageRef) -> None:
 def _own_table(refs: StageRefs, asset: str, cell: Cell, own: StageRef | None) -> str:
     """Return the name of the table into which a cell's rows are written whole.
 
-    Never that of a table that was lost: refs name versions of it, which would have other rows.
+    Never that of a table that was lost or removed: refs name versions of it, which would have other rows.
     """
-    if own is not None:
-        return own.table if is_own_table(own.table, asset, cell) else stage_path(asset, cell)
+    if own is not None and is_own_table(own.table, asset, cell):
+        return own.table
     if refs.last(asset, cell) is None:
         return stage_path(asset, cell)
     return f"stages/{asset}/{cell.path}-{time.time_ns()}.lance"
