@@ -40,8 +40,9 @@ endif
 demo: install  ## process real texts, images, sounds and videos, from files to search
 	$(BIN)/python -m mm_assets.demo
 
+# In the folder of the instance: Dagster warns of any other dagster.yaml where it starts.
 ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the instance of mm
-	eval "$$($(BIN)/mm env)" && export MM_EXPLORER_URL=$${MM_EXPLORER_URL:-http://127.0.0.1:8808} PYTHONWARNINGS='ignore:Function `dev_command` is superseded' && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+	eval "$$($(BIN)/mm env)" && export MM_EXPLORER_URL=$${MM_EXPLORER_URL:-http://127.0.0.1:8808} PYTHONWARNINGS='ignore:Function `dev_command` is superseded' && cd "$$DAGSTER_HOME" && exec $(CURDIR)/$(BIN)/dagster dev --workspace $(CURDIR)/workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
 serve: install  ## start the service and its explorer on 127.0.0.1:8808, on the store of mm
 	MM_DAGSTER_URL=$${MM_DAGSTER_URL:-http://127.0.0.1:3000} exec $(BIN)/mm serve --allow-marks --port $${PORT:-8808}
