@@ -35,7 +35,7 @@ def save_database(path: Path, tables: Mapping[str, pa.RecordBatchReader | pa.Tab
         os.link(part, path)
     except FileExistsError:
         raise UserError(f"{path} exists; name another file, or remove it") from None
-    except (duckdb.IOException, OSError) as error:
+    except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
         raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -73,9 +73,14 @@ def register_embedding_function() -> None:
             return self.dimension
 
         def compute_query_embeddings(self, query: str, *_args: Any, **_kwargs: Any) -> list[Any]:
+            if not query.strip():
+                raise UserError("the query is empty")
             vectors = _open(self.embedder, self.fingerprint, self.space).embed_text([query])
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            if not (np.isfinite(lengths) & (lengths > 0)).all():
+                raise UserError("the query has no direction for this model; use other words")
             # Of unit norm, as the rows are: distances then mean the same whatever the query.
-            return list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+            return list(vectors / lengths)
 
         def compute_source_embeddings(self, *_args: Any, **_kwargs: Any) -> list[Any]:
             raise UserError(

@@ -58,7 +58,7 @@ def test_a_version_on_top_of_another_has_the_metadata(
     assert same.lance_version == first.lance_version, "nothing is written for metadata alone"
 
 
-def test_lancedb_embeds_a_query_as_the_table_says(tmp_path: Path) -> None:
+def test_lancedb_embeds_a_query_as_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import lancedb
 
     embedder = create("wordllama")
@@ -80,6 +80,12 @@ def test_lancedb_embeds_a_query_as_the_table_says(tmp_path: Path) -> None:
     assert hit["_distance"] == pytest.approx(2 - 2 * cosine, abs=1e-5), "Euclidean, of unit vectors"
     (hit,) = opened.search("kitten").distance_type("cosine").limit(1).to_list()
     assert (hit["text"], hit["_distance"]) == (texts[0], pytest.approx(1 - cosine, abs=1e-5))
+    with pytest.raises(UserError, match="the query is empty"):
+        opened.search(" ").limit(1).to_list()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(embedder), "embed_text", lambda _self, texts: np.zeros((len(texts), 256)))
+        with pytest.raises(UserError, match="the query has no direction"):
+            opened.search("kitten").limit(1).to_list()
     with pytest.raises(Exception, match="come from `mm backfill`"):  # of Arrow's stream
         opened.add([{"text": "no vector"}])
 
